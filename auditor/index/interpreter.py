@@ -1,0 +1,2124 @@
+"""Follows a submission's code from its entry point without running it, and records what happens as a trace.
+
+This is an abstract interpreter over ``ast``: statements are visited in execution order, calls into the submission are
+entered with their actual arguments, conditions are decided where the run's effective configuration decides them
+(true / false / unknown; unknown means both branches are followed), and loop bodies are visited once. Nothing of
+the submission is ever executed: the only operations carried out are arithmetic and string joins on small
+constants. Functions that can't matter (a network's forward pass, quantiser arithmetic) are not entered; their result
+carries the roles of their arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from auditor.index.program_index import ProgramIndex, defined_functions
+from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, SkippedBranch, Trace
+from auditor.index.values import (
+    EMPTY,
+    HOLE,
+    Choice,
+    Class,
+    Const,
+    External,
+    Function,
+    Mapping,
+    Object,
+    Seq,
+    Value,
+    deep_roles,
+    join,
+    options_of,
+    roles_of,
+    settings_of,
+)
+from auditor.unpack import Program
+
+MAX_DEPTH = 30
+MAX_STEPS = 250_000
+MAX_TEXT = 4_000
+MAX_ITEMS = 64
+
+VAL_PATH = re.compile(r"(?:^|[/_\-.\x00])(?:val|valid|validation)(?:[/_\-.*\x00\d]|$)")
+TRAIN_PATH = re.compile(r"(?:^|[/_\-.\x00])train(?:[/_\-.*\x00\d]|$)")
+DATA_HINT = re.compile(r"\.bin|\.npy|\.npz|\.pt\b|\.parquet|\.txt|\.jsonl|\.u?int16|\*|fineweb")
+
+# One process of the eight that the contest's launch line starts; rank and world size never decide a finding.
+TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "localhost"}
+LENGTH_METHODS = {"numel", "size", "shape", "nelement", "__len__", "nbytes"}
+SAME_OBJECT = {
+    "to", "cuda", "cpu", "bfloat16", "half", "float", "double", "eval", "train", "requires_grad_", "compile",
+    "contiguous", "share_memory", "apply", "type",
+}  # fmt: skip
+IDENTITY_CALLS = {
+    "torch.compile", "torch.jit.script", "torch.jit.trace", "torch.nn.parallel.DistributedDataParallel",
+    "torch.nn.DataParallel", "torch._dynamo.disable", "torch._dynamo.optimize", "torch.compiler.disable",
+    "torch.distributed.fsdp.FullyShardedDataParallel", "functools.wraps", "functools.lru_cache", "functools.cache",
+    "torch.no_grad", "torch.inference_mode", "torch.enable_grad", "staticmethod", "classmethod", "property",
+    "deepspeed.initialize", "dataclasses.dataclass", "typing.cast",
+}  # fmt: skip
+NO_GRAD = {"torch.no_grad", "torch.inference_mode"}
+BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift, ast.Pow: operator.pow,
+}  # fmt: skip
+COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge, ast.Is: operator.eq, ast.IsNot: operator.ne,
+}  # fmt: skip
+PROGRAM_CALLS = (
+    "subprocess.", "os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "commands.getoutput",
+    "asyncio.create_subprocess", "pty.spawn", "sh.",
+)  # fmt: skip
+LIBRARY_CALLS = (
+    "ctypes.CDLL", "ctypes.cdll.LoadLibrary", "ctypes.PyDLL", "ctypes.WinDLL", "ctypes.cdll",
+    "torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline", "torch.ops.load_library",
+    "torch.classes.load_library", "numpy.ctypeslib.load_library",
+)  # fmt: skip
+CFFI = ("dlopen", "verify", "set_source", "compile")
+RANDOM_INDEX = {
+    "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
+    "numpy.random.randint", "numpy.random.choice", "numpy.random.randint", "torch.multinomial",
+}  # fmt: skip
+STOP, BREAK, NEXT = "return", "break", "continue"
+
+
+class Configuration(Protocol):
+    """What the interpreter asks about the run: values that override the code's defaults."""
+
+    def environment(self, name: str) -> str | None:
+        """The value of an environment variable as launched, or None."""
+
+    def flag(self, name: str) -> str | None:
+        """The value of a command-line flag (``slot-steps``) as launched, or None; "" for a bare switch."""
+
+    def logged(self, attribute: str) -> str | None:
+        """The value that the train logs print for a hyperparameter, or None."""
+
+
+class Budget(Exception):
+    """The trace has become too long."""
+
+
+class Scope:
+    """Names of one module, class body or call. ``call`` is the id of the call that owns it."""
+
+    __slots__ = ("call", "globals", "names", "parent", "shared")
+
+    def __init__(self, parent: Scope | None, call: int) -> None:
+        self.names: dict[str, Value] = {}
+        self.parent = parent
+        self.call = call
+        self.shared: dict[str, Scope] = {}
+
+    def find(self, name: str) -> tuple[Value, Scope] | None:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name], scope
+            scope = scope.parent
+        return None
+
+    def assign(self, name: str, value: Value) -> None:
+        (self.shared.get(name) or self).names[name] = value
+
+    @property
+    def module(self) -> Scope:
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+
+class Interpreter:
+    """One walk from the entry point. ``open_guards`` ignores the configuration: what could be switched on."""
+
+    def __init__(
+        self,
+        entry: ProgramIndex,
+        siblings: dict[str, ProgramIndex],
+        configuration: Configuration | None,
+        *,
+        open_guards: bool = False,
+    ) -> None:
+        self.entry = entry
+        self.siblings = siblings
+        self.configuration = configuration
+        self.open_guards = open_guards
+        self.trace = Trace()
+        self.steps = 0
+        self.seq = 0
+        self.serial = 0
+        self.frames: list[CallFrame] = []
+        self.guards: list[Guard] = []
+        self.loops: list[Loop] = []
+        self.returns: list[list[Value]] = []
+        self.no_grad = 0
+        self.pending: frozenset[str] = EMPTY  # roles of the losses of backward passes not yet stepped
+        self.stepped = False
+        self.modules: dict[str, Object] = {}
+        self.set_by_code: dict[str, Value] = {}
+        self.program = entry.program
+        self.index = entry
+        self.indexes: dict[int, ProgramIndex] = {id(i.program): i for i in (entry, *siblings.values())}
+        self.config_classes: dict[int, Class] = {}
+
+    # -- entry -------------------------------------------------------------------------------------------
+
+    def run(self) -> Trace:
+        """Walk the entry script as ``__main__`` and return the trace. Never raises on odd code."""
+        try:
+            self.run_module(self.entry, "__main__")
+        except Budget as stop:
+            self.trace.truncated = str(stop)
+        except RecursionError:
+            self.trace.truncated = "the code is nested too deeply to follow"
+        return self.trace
+
+    def run_module(self, index: ProgramIndex, name: str) -> Object:
+        scope = Scope(None, 0)
+        module = Object(kind=External(name=name), attributes=scope.names)
+        self.modules[index.program.file] = module
+        scope.names["__name__"] = Const(value=name)
+        scope.names["__file__"] = Value(text=index.program.file)
+        if index.program.tree is None:
+            return module
+        saved = (self.program, self.index)
+        self.program, self.index = index.program, index
+        label = "<module>" if name == "__main__" else f"<import {name}>"
+        self.frames.append(CallFrame(self.next_serial(), label, index.program, None, None, saved[0]))
+        scope.call = self.frames[-1].id
+        try:
+            if index.program.prelude is not None:
+                self.block(index.program.prelude.body, scope)
+            self.block(index.program.tree.body, scope)
+        finally:
+            self.frames.pop()
+            self.program, self.index = saved
+        return module
+
+    def next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def emit(self, kind: Kind, node: ast.AST, **facts: Any) -> Event:
+        self.seq += 1
+        facts.setdefault("frame", self.frames[-1].id if self.frames else 0)
+        event = Event(
+            kind=kind,
+            seq=self.seq,
+            node=node,
+            program=self.program,
+            frames=tuple(self.frames),
+            guards=tuple(self.guards),
+            loops=tuple(self.loops),
+            no_grad=self.no_grad > 0,
+            time=self.steps,
+            **facts,
+        )
+        self.trace.events.append(event)
+        return event
+
+    def adopt(self, parent: Value, children: Iterable[Value]) -> None:
+        """Note that a network is part of another: a change to the part is a change to the whole."""
+        if not isinstance(parent, Object):
+            return
+        for child in children:
+            for option in options_of(child):
+                if isinstance(option, Object) and option.is_module and option is not parent:
+                    self.trace.parents.setdefault(option.serial, parent.serial)
+                elif isinstance(option, (Seq, Mapping)):
+                    held = option.items.values() if isinstance(option, Mapping) else option.items
+                    self.adopt(parent, list(held)[:MAX_ITEMS])
+
+    def touch(self, value: Value) -> None:
+        """Note the use of an object: later uses tell whether a change to it survives."""
+        if isinstance(value, Object):
+            uses = self.trace.touches.setdefault(value.serial, [])
+            uses.append((self.steps, tuple(f.id for f in self.frames)))
+            if len(uses) > 4000:
+                del uses[100:2000]
+
+    # -- statements --------------------------------------------------------------------------------------
+
+    def block(self, body: Sequence[ast.stmt], scope: Scope) -> str | None:
+        """Visit statements; returns how the block ends for certain (return, break, continue) or None."""
+        for statement in body:
+            self.steps += 1
+            if self.steps > MAX_STEPS:
+                raise Budget(f"more than {MAX_STEPS} steps")
+            handler = STATEMENTS.get(type(statement))
+            if handler is not None:
+                flow: str | None = handler(self, statement, scope)
+                if flow is not None:
+                    return flow
+        return None
+
+    def s_expr(self, node: ast.Expr, scope: Scope) -> None:
+        self.eval(node.value, scope)
+
+    def s_assign(self, node: ast.Assign, scope: Scope) -> None:
+        value = self.eval(node.value, scope)
+        for target in node.targets:
+            self.bind(target, value, scope)
+        if len(node.targets) == 1:
+            self.note_rebinding(node, node.targets[0], node.value, value, scope)
+
+    def note_rebinding(
+        self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope
+    ) -> None:
+        """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
+        if not {"val", "nn"} <= value.roles:
+            return
+        if isinstance(target, ast.Subscript):
+            holder = self.eval(target.value, scope)
+            self.score(node, value, holder, scope)
+        elif (
+            isinstance(target, ast.Name)
+            and isinstance(source, ast.BinOp)
+            and any(isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(source))
+        ):
+            self.score(node, value, value, scope)
+
+    def s_annassign(self, node: ast.AnnAssign, scope: Scope) -> None:
+        if node.value is not None:
+            self.bind(node.target, self.eval(node.value, scope), scope)
+
+    def s_augassign(self, node: ast.AugAssign, scope: Scope) -> None:
+        old = self.eval(_as_load(node.target), scope)
+        change = self.eval(node.value, scope)
+        if {"val", "nn"} <= change.roles:
+            holder_call = self.owner_call(node.target, old, scope)
+            self.score(node, change, old, scope, holder_call)
+        if "grad" in change.roles and any(r.startswith("param:") for r in old.roles):
+            self.step_event(node, old, change.roles)
+            return
+        value = self.binary(type(node.op), old, change)
+        if not isinstance(value, Const):
+            value.roles |= old.roles
+            value.born = old.born
+        self.bind(node.target, value, scope)
+
+    def owner_call(self, target: ast.expr, old: Value, scope: Scope) -> int:
+        if old.born:
+            return old.born
+        if isinstance(target, ast.Name):
+            found = scope.find(target.id)
+            if found is not None:
+                return found[1].call
+        return self.frames[-1].id
+
+    def s_return(self, node: ast.Return, scope: Scope) -> str:
+        value = self.eval(node.value, scope) if node.value is not None else Const(value=None)
+        if self.returns:
+            self.returns[-1].append(value)
+        return STOP
+
+    def s_if(self, node: ast.If, scope: Scope) -> str | None:
+        test = self.eval(node.test, scope)
+        truth = self.truth(test)
+        if truth is not None:
+            taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
+            if other:
+                self.skip(node, other, test.settings)
+            if not taken:
+                return None
+            if test.settings:
+                self.guards.append(Guard(node.test, self.program, True, test.settings, not truth))
+                try:
+                    return self.block(taken, scope)
+                finally:
+                    self.guards.pop()
+            return self.block(taken, scope)
+        flows = []
+        before = scope.names
+        results = []
+        for negated, body in ((False, node.body), (True, node.orelse)):
+            scope.names = dict(before)
+            self.guards.append(Guard(node.test, self.program, None, test.settings, negated))
+            try:
+                flows.append(self.block(body, scope) if body else None)
+            finally:
+                self.guards.pop()
+            results.append(scope.names)
+        self.early_exit(node, test, flows)
+        # The dict itself may be shared (a module's attributes, a closure): merge into it in place.
+        scope.names = before
+        live = [names for names, flow in zip(results, flows, strict=True) if flow is None]
+        if not live:
+            live = results
+        merged = dict(live[0])
+        for names in live[1:]:
+            for name, value in names.items():
+                if merged.get(name) is not value:
+                    merged[name] = join(merged.get(name), value)
+        before.clear()
+        before.update(merged)
+        if flows[0] is not None and flows[1] is not None:
+            return flows[0] if flows[0] == flows[1] else NEXT
+        return None
+
+    def early_exit(self, node: ast.If, test: Value, flows: list[str | None]) -> None:
+        """A loop that may end early leaves the rest of its data unscored: remember the condition on the loop."""
+        if BREAK not in flows or not self.loops:
+            return
+        loop = self.loops[-1]
+        if "val.len" in test.roles or "iter" not in test.roles | test.settings and not test.settings:
+            if "clock" not in test.roles:
+                return
+        cut = self.emit(
+            Kind.CUT,
+            node,
+            roles=test.roles,
+            settings=test.settings,
+            detail="clock" if "clock" in test.roles else "break",
+        )
+        self.loops[-1] = Loop(loop.id, loop.node, loop.roles | {f"cut:{cut.seq}"}, loop.frame)
+
+    def skip(self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str]) -> None:
+        if settings and not settings <= TORCHRUN.keys():
+            self.trace.skipped.append(
+                SkippedBranch(node, tuple(body), self.program, settings, tuple(self.frames))
+            )
+
+    def s_for(self, node: ast.For | ast.AsyncFor, scope: Scope) -> str | None:
+        iterable = self.eval(node.iter, scope)
+        if self.is_empty(iterable):
+            self.skip(node, node.body, iterable.settings)
+            return self.block(node.orelse, scope)
+        item = self.element(iterable)
+        self.bind(node.target, item, scope)
+        flow = self.loop_body(node, node.body, scope, self.loop_roles(iterable))
+        if flow == STOP:
+            return STOP
+        return self.block(node.orelse, scope) if node.orelse else None
+
+    def s_while(self, node: ast.While, scope: Scope) -> str | None:
+        test = self.eval(node.test, scope)
+        if self.truth(test) is False:
+            # A counter that starts at a constant says nothing about later rounds; a setting does.
+            self.skip(node, node.body, test.settings)
+            return None
+        flow = self.loop_body(node, node.body, scope, self.loop_roles(test))
+        return STOP if flow == STOP and not _can_break(node.body) else None
+
+    def loop_roles(self, value: Value) -> frozenset[str]:
+        return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const")))
+
+    def loop_body(
+        self, node: ast.AST, body: Sequence[ast.stmt], scope: Scope, roles: frozenset[str]
+    ) -> str | None:
+        self.loops.append(Loop(self.next_serial(), node, roles, self.frames[-1].id if self.frames else 0))
+        before = dict(scope.names)
+        try:
+            flow = self.block(body, scope)
+        finally:
+            self.trace.loop_end[self.loops.pop().id] = self.steps
+        # What a loop changes is no longer the constant it was before it.
+        for name, value in scope.names.items():
+            old = before.get(name)
+            if old is not None and old is not value and isinstance(value, Const):
+                scope.names[name] = Value(roles=old.roles | value.roles, settings=old.settings | value.settings)
+        return flow if flow == STOP else None
+
+    def s_with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> str | None:
+        quiet = 0
+        for item in node.items:
+            value = self.eval(item.context_expr, scope)
+            if isinstance(value, External) and value.name in NO_GRAD:
+                quiet += 1
+            elif isinstance(value, Choice) and any(
+                isinstance(o, External) and o.name in NO_GRAD for o in value.options
+            ):
+                quiet += 1
+            if item.optional_vars is not None:
+                self.bind(item.optional_vars, value, scope)
+        self.no_grad += quiet
+        try:
+            return self.block(node.body, scope)
+        finally:
+            self.no_grad -= quiet
+
+    def s_try(self, node: ast.Try, scope: Scope) -> str | None:
+        flow = self.block(node.body, scope)
+        for handler in node.handlers:
+            test = ast.copy_location(ast.Name("exception", ast.Load()), handler)
+            if handler.type is not None:
+                test = handler.type  # type: ignore[assignment]
+            self.guards.append(Guard(test, self.program, None, frozenset({"<exception>"})))
+            if handler.name:
+                scope.assign(handler.name, Value())
+            before = dict(scope.names)
+            try:
+                self.block(handler.body, scope)
+            finally:
+                self.guards.pop()
+            for name, value in scope.names.items():
+                if name in before and before[name] is not value:
+                    scope.names[name] = join(before[name], value)
+        if flow is None:
+            flow = self.block(node.orelse, scope)
+        final = self.block(node.finalbody, scope)
+        if final is not None:
+            return final
+        return flow if not node.handlers else None if flow != STOP else flow
+
+    def s_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
+        scope.assign(node.name, self.decorated(node, self.make_function(node, scope), scope))
+
+    def decorated(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function, scope: Scope
+    ) -> Value:
+        result: Value = function
+        for decorator in reversed(node.decorator_list):
+            wrapper = self.eval(decorator, scope)
+            if isinstance(wrapper, External) and wrapper.name in NO_GRAD:
+                function.roles |= {"no_grad"}
+            elif isinstance(wrapper, External) and wrapper.name == "property":
+                function.roles |= {"property"}
+            elif isinstance(wrapper, External) and wrapper.name == "staticmethod":
+                function.roles |= {"static"}
+            elif isinstance(wrapper, External) and wrapper.name == "classmethod":
+                function.roles |= {"classmethod"}
+            elif isinstance(wrapper, Function):
+                wrapped = self.call(wrapper, [result], {}, decorator)
+                if isinstance(wrapped, (Function, Choice)):
+                    result = wrapped
+        return result
+
+    def make_function(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, scope: Scope, owner: Class | None = None
+    ) -> Function:
+        name = getattr(node, "name", "<lambda>")
+        qualname = f"{owner.name}.{name}" if owner is not None else name
+        return Function(node=node, scope=scope, program=self.program, qualname=qualname, owner=owner)
+
+    def s_class(self, node: ast.ClassDef, scope: Scope) -> None:
+        bases = tuple(self.eval(b, scope) for b in node.bases)
+        cls = Class(node=node, scope=scope, program=self.program, bases=bases)
+        body = Scope(scope, scope.call)
+        for statement in node.body:
+            if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                function = self.make_function(statement, scope, cls)
+                cls.attributes[statement.name] = self.decorated(statement, function, scope)
+                body.names[statement.name] = cls.attributes[statement.name]
+            else:
+                self.block([statement], body)
+        dependent = sum(1 for v in body.names.values() if v.settings)
+        config_like = dependent >= 3 or (bool(node.decorator_list) and not cls.is_module)
+        for name, value in body.names.items():
+            cls.attributes.setdefault(name, self.logged(name, value) if config_like else value)
+        for keyword in node.decorator_list:
+            self.eval(keyword, scope)
+        scope.assign(node.name, cls)
+
+    def logged(self, name: str, value: Value) -> Value:
+        """The value that the logs print for a hyperparameter outranks the one the code computes."""
+        if self.open_guards or self.configuration is None or isinstance(value, (Function, Class, Object)):
+            return value
+        text = self.configuration.logged(name)
+        if text is None:
+            return value
+        known = _literal(text)
+        if isinstance(value, Const) and isinstance(value.value, str):
+            known = text
+        elif isinstance(known, str) and known not in ("", "None") and value.text is None:
+            return value  # a printed object, not a literal
+        settings = value.settings | {name}
+        if isinstance(value, Const) and isinstance(value.value, bool) and known in (0, 1):
+            known = bool(known)
+        return Const(value=known, settings=settings, roles=value.roles)
+
+    def s_import(self, node: ast.Import, scope: Scope) -> None:
+        for alias in node.names:
+            sibling = self.sibling(alias.name)
+            if sibling is not None:
+                scope.assign(alias.asname or alias.name.split(".")[0], sibling)
+                continue
+            name = alias.name if alias.asname else alias.name.split(".")[0]
+            scope.assign(alias.asname or name, External(name=_canonical(name)))
+
+    def s_importfrom(self, node: ast.ImportFrom, scope: Scope) -> None:
+        base = node.module or ""
+        module = self.sibling(base) if base else None
+        for alias in node.names:
+            target = alias.asname or alias.name
+            if module is not None:
+                if alias.name == "*":
+                    for name, value in module.attributes.items():
+                        if not name.startswith("__"):
+                            scope.assign(name, value)
+                    continue
+                scope.assign(target, module.attributes.get(alias.name) or Value())
+                continue
+            sibling = self.sibling(f"{base}.{alias.name}" if base else alias.name)
+            scope.assign(target, sibling or External(name=_canonical(f"{base}.{alias.name}")))
+
+    def sibling(self, name: str) -> Object | None:
+        """The module ``name`` when it is a file of this submission (imported once)."""
+        index = self.siblings.get(name)
+        if index is None:
+            return None
+        if index.program.file in self.modules:
+            return self.modules[index.program.file]
+        return self.run_module(index, name)
+
+    def s_delete(self, node: ast.Delete, scope: Scope) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                scope.names.pop(target.id, None)
+
+    def s_global(self, node: ast.Global, scope: Scope) -> None:
+        for name in node.names:
+            scope.shared[name] = scope.module
+
+    def s_nonlocal(self, node: ast.Nonlocal, scope: Scope) -> None:
+        for name in node.names:
+            found = scope.parent.find(name) if scope.parent is not None else None
+            if found is not None:
+                scope.shared[name] = found[1]
+
+    def s_raise(self, node: ast.Raise, scope: Scope) -> str:
+        return STOP
+
+    def s_assert(self, node: ast.Assert, scope: Scope) -> None:
+        return None
+
+    def s_break(self, node: ast.Break, scope: Scope) -> str:
+        return BREAK
+
+    def s_continue(self, node: ast.Continue, scope: Scope) -> str:
+        return NEXT
+
+    def s_match(self, node: ast.Match, scope: Scope) -> None:
+        self.eval(node.subject, scope)
+        for case in node.cases:
+            self.guards.append(Guard(node.subject, self.program, None, EMPTY))
+            self.block(case.body, scope)
+            self.guards.pop()
+
+    def bind(self, target: ast.expr, value: Value, scope: Scope) -> None:
+        if isinstance(target, ast.Name):
+            scope.assign(target.id, value)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            items = value.items if isinstance(value, Seq) else None
+            for i, part in enumerate(target.elts):
+                if isinstance(part, ast.Starred):
+                    self.bind(part.value, self.part(value), scope)
+                elif items is not None and len(items) == len(target.elts):
+                    self.bind(part, items[i], scope)
+                else:
+                    self.bind(part, self.part(value), scope)
+        elif isinstance(target, ast.Attribute):
+            holder = self.eval(target.value, scope)
+            for option in options_of(holder):
+                if isinstance(option, (Object, Class)):
+                    self.adopt(option, [value])
+                    known = option.attributes.get(target.attr)
+                    # Different branches and loops write the same attribute: keep what either wrote.
+                    keep = known if self.undecided() and known is not None else None
+                    option.attributes[target.attr] = join(keep, value) if keep else value
+                elif target.attr == "data" or "param:" in "".join(option.roles):
+                    if "grad" in value.roles:
+                        self.step_event(target, option, value.roles)
+                    option.roles |= value.roles
+        elif isinstance(target, ast.Subscript):
+            holder = self.eval(target.value, scope)
+            key = self.eval(target.slice, scope)
+            if isinstance(holder, External) and holder.name == "os.environ":
+                if isinstance(key, Const):
+                    self.set_by_code[str(key.value)] = value
+                return
+            for option in options_of(holder):
+                if isinstance(option, Mapping):
+                    if isinstance(key, Const) and isinstance(key.value, str) and len(option.items) < 400:
+                        option.items[key.value] = value
+                    else:
+                        option.rest = join(option.rest, value)
+                option.roles |= value.roles
+
+    def undecided(self) -> bool:
+        return any(g.truth is None for g in self.guards)
+
+    def part(self, value: Value) -> Value:
+        """An item of ``value`` whose position is not known."""
+        if isinstance(value, Seq):
+            item: Value = Value(roles=value.roles)
+            for known in value.items:
+                item = join(item, known) if item.roles or not isinstance(item, Value) else known
+            return item
+        if isinstance(value, Choice):
+            result: Value | None = None
+            for option in value.options:
+                result = join(result, self.part(option))
+            return result or Value()
+        return Value(roles=value.roles, settings=value.settings, born=value.born)
+
+    def element(self, iterable: Value) -> Value:
+        """What a loop variable holds while it runs over ``iterable``."""
+        if isinstance(iterable, Choice):
+            result: Value | None = None
+            for option in iterable.options:
+                result = join(result, self.element(option))
+            return result or Value()
+        if isinstance(iterable, Seq):
+            result = None
+            for item in iterable.items:
+                result = join(result, item)
+            if isinstance(result, Const) and len(iterable.items) > 1:
+                result = Value(roles=result.roles, settings=result.settings)
+            return result or Value(roles=iterable.roles)
+        if isinstance(iterable, Mapping):
+            return Value(roles=iterable.roles)
+        if isinstance(iterable, Object) and isinstance(iterable.kind, Class):
+            for name in ("__next__", "__iter__", "__getitem__"):
+                method = self.attribute(iterable, name, iterable.kind.node)
+                if isinstance(method, Function):
+                    made = self.call(method, [], {}, iterable.kind.node)
+                    if name == "__iter__" and made is not iterable:
+                        return self.element(made)
+                    if made is not iterable:
+                        return made
+            return Value(roles=deep_roles(iterable))
+        roles = iterable.roles - {"whole"}
+        if "val.len" in roles or not roles:
+            roles = roles - {"val.len"} | {"iter"}
+        return Value(roles=roles | {"iter"}, settings=EMPTY)
+
+    @staticmethod
+    def is_empty(value: Value) -> bool:
+        if isinstance(value, Seq):
+            return not value.items and "len0" in value.roles
+        return "empty" in value.roles
+
+    # -- expressions -------------------------------------------------------------------------------------
+
+    def eval(self, node: ast.expr, scope: Scope) -> Value:
+        """The abstract value of an expression."""
+        self.steps += 1
+        handler = EXPRESSIONS.get(type(node))
+        if handler is not None:
+            return handler(self, node, scope)  # type: ignore[no-any-return]
+        return Value()
+
+    def e_constant(self, node: ast.Constant, scope: Scope) -> Value:
+        value = node.value
+        if isinstance(value, (str, bytes)) and len(value) > MAX_TEXT:
+            return Value()
+        return Const(value=value)
+
+    def e_name(self, node: ast.Name, scope: Scope) -> Value:
+        found = scope.find(node.id)
+        if found is None:
+            return External(name=node.id)
+        value = found[0]
+        if isinstance(value, Object):
+            self.touch(value)
+        return value
+
+    def e_attribute(self, node: ast.Attribute, scope: Scope) -> Value:
+        holder = self.eval(node.value, scope)
+        if type(holder) is Value or isinstance(holder, Const):
+            return self.plain_attribute(holder, node.attr)
+        if isinstance(holder, Choice):
+            result: Value | None = None
+            for option in holder.options:
+                result = join(result, self.attribute(option, node.attr, node))
+            return result or Value()
+        return self.attribute(holder, node.attr, node)
+
+    def plain_attribute(self, holder: Value, name: str) -> Value:
+        if name in LENGTH_METHODS:
+            return _length(holder)
+        if name == "grad":
+            return Value(roles=holder.roles | self.pending | {"grad"})
+        return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
+
+    def attribute(self, holder: Value, name: str, node: ast.AST) -> Value:
+        if isinstance(holder, External):
+            return External(name=_canonical(f"{holder.name}.{name}"), roles=holder.roles)
+        if isinstance(holder, Object):
+            self.touch(holder)
+            if name in holder.attributes:
+                return holder.attributes[name]
+            if isinstance(holder.kind, Class):
+                found = holder.kind.lookup(name)
+                if isinstance(found, Function):
+                    if "static" in found.roles:
+                        return found
+                    method = _copy_function(found)
+                    method.receiver = holder.kind if "classmethod" in found.roles else holder
+                    if "property" in found.roles:
+                        return self.call(method, [], {}, node)
+                    return method
+                if found is not None:
+                    return found
+                if holder.is_module:
+                    return Value(roles=frozenset({f"param:{holder.serial}"}))
+                return Value(roles=holder.roles)
+            if holder.is_module:
+                return Value(roles=frozenset({f"param:{holder.serial}"}))
+            return Value(roles=holder.roles)
+        if isinstance(holder, Class):
+            found = holder.lookup(name)
+            if found is None:
+                return Const(value=holder.name) if name == "__name__" else Value()
+            return found
+        if isinstance(holder, Function):
+            return Value(roles=holder.roles)
+        if isinstance(holder, Mapping) and name in holder.items:
+            return holder.items[name]
+        return self.plain_attribute(holder, name)
+
+    def e_subscript(self, node: ast.Subscript, scope: Scope) -> Value:
+        holder = self.eval(node.value, scope)
+        if isinstance(node.slice, ast.Slice):
+            return self.slice(node, holder, node.slice, scope)
+        if isinstance(node.slice, ast.Tuple) and any(isinstance(e, ast.Slice) for e in node.slice.elts):
+            first = node.slice.elts[0]
+            for part in node.slice.elts:
+                if not isinstance(part, ast.Slice):
+                    self.eval(part, scope)
+            if isinstance(first, ast.Slice):
+                return self.slice(node, holder, first, scope)
+            return Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
+        key = self.eval(node.slice, scope)
+        if isinstance(holder, External):
+            if holder.name == "os.environ":
+                return self.environment(key, None, node)
+            return Value()
+        result: Value | None = None
+        for option in options_of(holder):
+            result = join(result, self.item(option, key))
+        return result or Value()
+
+    def item(self, holder: Value, key: Value) -> Value:
+        if isinstance(holder, Seq) and isinstance(key, Const) and isinstance(key.value, int):
+            if -len(holder.items) <= key.value < len(holder.items):
+                return holder.items[key.value]
+            return self.part(holder)
+        if isinstance(holder, Mapping):
+            if isinstance(key, Const) and isinstance(key.value, str) and key.value in holder.items:
+                return holder.items[key.value]
+            return holder.rest or Value(roles=holder.roles)
+        if isinstance(holder, Object):
+            if isinstance(holder.kind, Class):
+                method = holder.kind.lookup("__getitem__")
+                if isinstance(method, Function):
+                    bound = _copy_function(method)
+                    bound.receiver = holder
+                    return self.call(bound, [key], {}, holder.kind.node)
+            return Value(roles=deep_roles(holder, 2))
+        roles = holder.roles - {"whole"}
+        if "random" in key.roles and "val" in roles:
+            roles |= {"random"}
+        roles |= frozenset(r for r in key.roles if r.startswith("cut:") and "val" in roles)
+        return Value(roles=roles, settings=holder.settings, born=holder.born)
+
+    def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
+        lower = self.eval(part.lower, scope) if part.lower is not None else None
+        upper = self.eval(part.upper, scope) if part.upper is not None else None
+        step = self.eval(part.step, scope) if part.step is not None else None
+        if isinstance(holder, Const) and isinstance(holder.value, (str, bytes)):
+            bounds = [b.value if isinstance(b, Const) else b for b in (lower, upper, step)]
+            if all(b is None or isinstance(b, int) for b in bounds):
+                return Const(value=holder.value[slice(*bounds)], settings=holder.settings)
+            return Value()
+        if isinstance(holder, Seq):
+            bounds = [b.value if isinstance(b, Const) else b for b in (lower, upper, step)]
+            if all(b is None or isinstance(b, int) for b in bounds) and (bounds[2] or 1) != 0:
+                items = holder.items[slice(*bounds)]
+                return Seq(items=items, roles=holder.roles, settings=holder.settings)
+        roles = holder.roles
+        moving = any(b is not None and "iter" in b.roles for b in (lower, upper))
+        whole = "whole" in roles or "val.len" in roles
+        if whole and not moving:
+            # An offset, a tail cut of less than one sequence and this rank's share all depend on the length;
+            # a bound that does not is a cut.
+            cut = self.cut_bound(upper) or self.cut_stride(step)
+            if cut is not None:
+                event = self.emit(
+                    Kind.CUT,
+                    node,
+                    roles=roles,
+                    number=cut[0],
+                    settings=cut[1],
+                    detail=cut[2],
+                    value=holder,
+                )
+                roles |= {f"cut:{event.seq}"}
+            for bound in (lower, upper):
+                if bound is not None:
+                    roles |= frozenset(r for r in bound.roles if r.startswith("cut:"))
+        if moving or (lower is not None and not isinstance(lower, Const)):
+            roles -= {"whole"}
+        if upper is not None and "random" in upper.roles | (lower.roles if lower else EMPTY) and "val" in roles:
+            roles |= {"random"}
+        return Value(roles=roles, settings=holder.settings, born=holder.born)
+
+    def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
+        if upper is None or upper.settings and upper.settings <= TORCHRUN.keys():
+            return None
+        if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
+            return (float(upper.value), upper.settings, "slice") if upper.value > 0 else None
+        if "val.len" in upper.roles or any(r.startswith("cut:") for r in upper.roles):
+            return None
+        if upper.settings - TORCHRUN.keys():
+            return None, upper.settings, "slice"
+        return None
+
+    def cut_stride(self, step: Value | None) -> tuple[float | None, frozenset[str], str] | None:
+        if not isinstance(step, Const) or not isinstance(step.value, int) or abs(step.value) <= 1:
+            return None
+        if step.settings and step.settings <= TORCHRUN.keys():
+            return None
+        return float(step.value), step.settings, "stride"
+
+    def e_call(self, node: ast.Call, scope: Scope) -> Value:
+        function = self.eval(node.func, scope)
+        arguments: list[Value] = []
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                packed = self.eval(argument.value, scope)
+                arguments.extend(packed.items if isinstance(packed, Seq) else [self.part(packed)])
+            else:
+                arguments.append(self.eval(argument, scope))
+        keywords: dict[str, Value] = {}
+        for keyword in node.keywords:
+            value = self.eval(keyword.value, scope)
+            if keyword.arg is not None:
+                keywords[keyword.arg] = value
+            elif isinstance(value, Mapping):
+                keywords.update(value.items)
+            else:
+                keywords.setdefault("**", value)
+        holder: Value | None = None
+        if isinstance(node.func, ast.Attribute):
+            # Evaluated a second time only for plain values, where the method is decided by its name.
+            if type(function) is Value or isinstance(function, Const):
+                holder = self.eval(node.func.value, scope)
+                return self.method(node, holder, node.func.attr, arguments, keywords, scope)
+            if isinstance(function, (External, Function, Class, Choice, Object)):
+                holder = self.eval(node.func.value, scope) if _needs_holder(node.func.attr) else None
+                if holder is not None and not isinstance(holder, External):
+                    special = self.object_method(node, holder, node.func.attr, arguments, keywords)
+                    if special is not None:
+                        return special
+        return self.call(function, arguments, keywords, node)
+
+    # -- calls -------------------------------------------------------------------------------------------
+
+    def call(
+        self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        """The result of applying ``function``; enters functions of the submission that can matter."""
+        if isinstance(function, Function):
+            if function.bound or function.bound_keywords:
+                arguments = [*function.bound, *arguments]
+                keywords = {**function.bound_keywords, **keywords}
+            return self.enter(function, arguments, keywords, node)
+        if isinstance(function, External):
+            return self.external(function, arguments, keywords, node)
+        if isinstance(function, Class):
+            return self.instantiate(function, arguments, keywords, node)
+        if isinstance(function, Object):
+            return self.apply(function, arguments, keywords, node)
+        if isinstance(function, Choice):
+            result: Value | None = None
+            for option in function.options:
+                result = join(result, self.call(option, arguments, keywords, node))
+            return result or Value()
+        return self.unknown_call(function, arguments, keywords, node)
+
+    def unknown_call(
+        self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        values = [*arguments, *keywords.values()]
+        self.metric(node, values)
+        roles = function.roles
+        for value in values:
+            roles |= deep_roles(value, 1)
+        roles = _through_call(roles)
+        if any(r.startswith("param:") for r in function.roles) and ("val" in roles or "train" in roles):
+            roles |= {"nn"}
+        return Value(roles=roles, settings=settings_of(values))
+
+    def apply(
+        self, target: Object, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        """Calling an object: a network's forward pass, or ``__call__``."""
+        self.touch(target)
+        values = [*arguments, *keywords.values()]
+        if isinstance(target.kind, Class):
+            name = "forward" if target.is_module else "__call__"
+            method = target.kind.lookup(name)
+            if isinstance(method, Function):
+                bound = _copy_function(method)
+                bound.receiver = target
+                if not target.is_module:
+                    return self.enter(bound, arguments, keywords, node)
+                return self.network(bound, arguments, keywords, node)
+        roles = _through_call(roles_of(values) | {f"param:{target.serial}"})
+        if target.is_module or target.kind.name.startswith("torch."):
+            roles |= {"nn"}
+        return Value(roles=roles)
+
+    def network(
+        self, function: Function, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        """A forward pass: not entered (unless it trains), but noted with what it is given."""
+        self.trace.called.add(id(function.node))
+        receiver = function.receiver
+        values = [*arguments, *keywords.values()]
+        roles = roles_of(values)
+        if isinstance(receiver, Object):
+            self.touch(receiver)
+            roles |= {f"param:{receiver.serial}"}
+        names = _parameter_names(function)
+        given = {**dict(zip(names, arguments, strict=False)), **keywords}
+        self.emit(
+            Kind.MODEL_CALL,
+            node,
+            roles=roles,
+            text=function.qualname,
+            value=Mapping(items=given),
+            detail=",".join(sorted(given)),
+        )
+        if self.index_of(function).trains(function.node):
+            entered = self.enter(function, arguments, keywords, node, force=True)
+            roles |= entered.roles
+        return Value(roles=_through_call(roles) | {"nn"}, settings=settings_of(values))
+
+    def index_of(self, function: Function) -> ProgramIndex:
+        return self.indexes.get(id(function.program), self.entry)
+
+    def enter(
+        self,
+        function: Function,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+        node: ast.AST,
+        *,
+        force: bool = False,
+    ) -> Value:
+        """Follow a call into a function of the submission."""
+        values = [*arguments, *keywords.values()]
+        definition = function.node
+        receiver = function.receiver
+        index = self.index_of(function)
+        if not force and isinstance(receiver, Object) and receiver.is_module and function.owner is not None:
+            name = getattr(definition, "name", "")
+            if name != "__init__" and not index.trains(definition):
+                return self.network(function, arguments, keywords, node)
+        self.trace.called.add(id(definition))
+        if isinstance(definition, ast.Lambda):
+            interesting = True
+        else:
+            interesting = force or index.interesting(definition)
+        outer = self.frames[-1] if self.frames else None
+        recursive = sum(1 for f in self.frames if f.definition is definition)
+        if not interesting or recursive > 0 or len(self.frames) >= MAX_DEPTH:
+            self.metric(node, values)
+            roles = EMPTY
+            for value in values:
+                roles |= deep_roles(value, 1)
+            if isinstance(receiver, Object):
+                roles |= deep_roles(receiver, 2)
+            closure = index.free_roles(definition, function.scope)
+            return Value(roles=_through_call(roles | closure), settings=settings_of(values))
+        self.metric(node, values)
+        scope = Scope(function.scope, self.next_serial())
+        self.bind_arguments(function, arguments, keywords, scope)
+        frame = CallFrame(
+            scope.call, function.qualname, function.program, definition, node, outer and self.program
+        )
+        self.frames.append(frame)
+        saved = (self.program, self.index)
+        self.program, self.index = function.program, index
+        self.returns.append([])
+        quiet = 1 if "no_grad" in function.roles else 0
+        self.no_grad += quiet
+        try:
+            if isinstance(definition, ast.Lambda):
+                return self.eval(definition.body, scope)
+            self.block(definition.body, scope)
+            made = self.returns[-1]
+            result: Value | None = None
+            for value in made:
+                result = join(result, value)
+            if "yield" in scope.names:
+                result = join(result, scope.names["yield"])
+            return result if result is not None else Const(value=None)
+        finally:
+            self.no_grad -= quiet
+            self.returns.pop()
+            self.frames.pop()
+            self.program, self.index = saved
+
+    def bind_arguments(
+        self, function: Function, arguments: list[Value], keywords: dict[str, Value], scope: Scope
+    ) -> None:
+        spec = function.node.args
+        names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
+        given = list(arguments)
+        if function.receiver is not None and not isinstance(function.node, ast.Lambda):
+            given.insert(0, function.receiver)
+        defaults: dict[str, ast.expr] = dict(
+            zip(names[len(names) - len(spec.defaults) :], spec.defaults, strict=False)
+        )
+        for argument, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+            names.append(argument.arg)
+            if default is not None:
+                defaults[argument.arg] = default
+        positional = len(spec.posonlyargs) + len(spec.args)
+        rest = keywords.get("**")
+        for i, name in enumerate(names):
+            if i < len(given) and i < positional:
+                scope.names[name] = given[i]
+            elif name in keywords:
+                scope.names[name] = keywords[name]
+            elif name in defaults:
+                scope.names[name] = self.eval(defaults[name], function.scope)
+            else:
+                scope.names[name] = self.part(rest) if rest is not None else Value()
+        if spec.vararg is not None:
+            extra = given[positional:]
+            scope.names[spec.vararg.arg] = Seq(items=extra, roles=roles_of(extra))
+        if spec.kwarg is not None:
+            extra_keywords = {k: v for k, v in keywords.items() if k not in names}
+            scope.names[spec.kwarg.arg] = Mapping(items=extra_keywords, roles=roles_of(extra_keywords.values()))
+
+    def instantiate(
+        self, cls: Class, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        made = Object(kind=cls, born=self.frames[-1].id if self.frames else 0)
+        self.touch(made)
+        values = [*arguments, *keywords.values()]
+        if cls.is_optimizer:
+            made.roles = roles_of(values)
+            for value in values:
+                made.roles |= deep_roles(value, 2)
+            return made
+        init = cls.lookup("__init__")
+        if isinstance(init, Function):
+            bound = _copy_function(init)
+            bound.receiver = made
+            self.enter(bound, arguments, keywords, node, force=True)
+        else:
+            fields = [
+                s.target.id
+                for s in cls.node.body
+                if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+            ]
+            for name, value in zip(fields, arguments, strict=False):
+                made.attributes[name] = self.logged(name, value)
+            for name, value in keywords.items():
+                if name != "**":
+                    made.attributes[name] = self.logged(name, value)
+        return made
+
+    # -- methods of values that are not objects of the submission ---------------------------------------
+
+    def object_method(
+        self,
+        node: ast.Call,
+        holder: Value,
+        name: str,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+    ) -> Value | None:
+        """Methods whose meaning does not depend on the submission's code; None when it does."""
+        results: list[Value] = []
+        for option in options_of(holder):
+            result = self.one_object_method(node, option, name, arguments, keywords)
+            if result is None:
+                return None
+            results.append(result)
+        joined: Value | None = None
+        for result in results:
+            joined = join(joined, result)
+        return joined
+
+    def one_object_method(
+        self, node: ast.Call, holder: Value, name: str, arguments: list[Value], keywords: dict[str, Value]
+    ) -> Value | None:
+        if isinstance(holder, Object):
+            self.touch(holder)
+            serial = holder.serial
+            own = holder.kind.lookup(name) if isinstance(holder.kind, Class) else None
+            if holder.is_optimizer:
+                if name == "step":
+                    self.step_event(node, holder, self.pending)
+                    for closure in arguments[:1]:
+                        self.call(closure, [], {}, node)
+                    return Value()
+                if name == "zero_grad":
+                    self.pending = EMPTY
+                    return Value()
+                if own is None and name in ("state_dict", "load_state_dict", "add_param_group"):
+                    return Value(roles=frozenset({f"optstate:{serial}"}))
+            if holder.is_module and own is None:
+                if name in ("parameters", "named_parameters", "modules", "named_modules", "buffers", "children"):
+                    return Value(roles=frozenset({f"param:{serial}"}))
+                if name == "state_dict":
+                    self.trace.captures.append((self.steps, serial))
+                    return Value(roles=frozenset({f"state:{serial}@{self.steps}", f"param:{serial}"}))
+                if name in ("load_state_dict", "copy_"):
+                    self.load(node, holder, arguments)
+                    return Value()
+                if name == "zero_grad":
+                    self.pending = EMPTY
+                    return Value()
+                if name in SAME_OBJECT:
+                    return holder
+                if name == "forward":
+                    return self.apply(holder, arguments, keywords, node)
+            if own is not None and name == "step" and isinstance(own, Function):
+                before = len(self.trace.events)
+                bound = _copy_function(own)
+                bound.receiver = holder
+                result = self.enter(bound, arguments, keywords, node, force=True)
+                stepped = any(e.kind is Kind.STEP for e in self.trace.events[before:])
+                owned = deep_roles(holder)
+                if not stepped and self.pending and any(r.startswith("param:") for r in owned):
+                    self.step_event(node, Value(roles=owned), self.pending)
+                return result
+            return None
+        if isinstance(holder, (Seq, Mapping)):
+            return self.container_method(node, holder, name, arguments, keywords)
+        return None
+
+    def load(self, node: ast.AST, target: Object, arguments: list[Value]) -> None:
+        roles = deep_roles(arguments[0], 2) if arguments else EMPTY
+        self.emit(Kind.LOAD, node, roles=roles, value=target)
+        states = [r for r in roles if r.startswith("state:")]
+        if not states:
+            return
+        own = [int(r.split("@")[1]) for r in states if r.startswith(f"state:{target.serial}@")]
+        live = any(r == f"param:{target.serial}~live" for r in roles)
+        if own and len(own) == len(states) and len(own) == 1 and not live:
+            self.trace.restores.append((self.steps, target.serial, own[0]))
+
+    def container_method(
+        self,
+        node: ast.AST,
+        holder: Seq | Mapping,
+        name: str,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+    ) -> Value | None:
+        if isinstance(holder, Seq):
+            if name in ("append", "add", "appendleft") and arguments:
+                if len(holder.items) < MAX_ITEMS:
+                    holder.items.append(arguments[0])
+                holder.roles |= arguments[0].roles
+                holder.settings |= arguments[0].settings
+                if {"val", "nn"} <= arguments[0].roles:
+                    self.score(node, arguments[0], holder, None)
+                return Const(value=None)
+            if name in ("extend", "update") and arguments:
+                source = arguments[0]
+                holder.items.extend((source.items if isinstance(source, Seq) else [self.part(source)])[:MAX_ITEMS])
+                holder.roles |= source.roles
+                return Const(value=None)
+            if name == "copy":
+                return Seq(items=list(holder.items), roles=holder.roles, settings=holder.settings)
+            if name == "pop":
+                return self.part(holder)
+            if name == "insert" and len(arguments) > 1:
+                holder.items.insert(0, arguments[1])
+                return Const(value=None)
+            return Value(roles=holder.roles)
+        if name in ("get", "pop", "setdefault") and arguments:
+            found = self.item(holder, arguments[0])
+            if len(arguments) > 1 and not (
+                isinstance(arguments[0], Const) and str(arguments[0].value) in holder.items
+            ):
+                found = join(found, arguments[1]) if holder.items or holder.rest else arguments[1]
+            return found
+        if name == "items":
+            joined = holder.rest
+            for value in list(holder.items.values()):
+                joined = join(joined, value)
+            pair = Seq(items=[Value(), joined or Value(roles=holder.roles)])
+            return Seq(items=[pair]) if holder.items or holder.rest else Value(roles=holder.roles)
+        if name == "values":
+            return Seq(items=[*holder.items.values(), *([holder.rest] if holder.rest else [])], roles=holder.roles)
+        if name == "keys":
+            return Value(roles=EMPTY)
+        if name == "update" and arguments:
+            if isinstance(arguments[0], Mapping):
+                holder.items.update(arguments[0].items)
+            holder.roles |= arguments[0].roles
+            return Const(value=None)
+        return Value(roles=holder.roles)
+
+    def method(
+        self,
+        node: ast.Call,
+        holder: Value,
+        name: str,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+        scope: Scope,
+    ) -> Value:
+        """A method of an unknown value or a constant, decided by its name."""
+        values = [*arguments, *keywords.values()]
+        if isinstance(holder, Const):
+            return self.constant_method(holder, name, arguments, keywords, node)
+        if isinstance(holder, (Object, Choice, Seq, Mapping, Class)):
+            special = self.object_method(node, holder, name, arguments, keywords)
+            if special is not None:
+                return special
+        given = roles_of(values)
+        roles = holder.roles | given
+        if name == "backward":
+            self.backward(holder.roles)
+            return Value()
+        if name == "step":
+            owned = any(r.startswith(("param:", "optim")) for r in holder.roles)
+            if (self.pending or owned) and not arguments and "schedule" not in ast.unparse(node.func).lower():
+                if self.pending:
+                    self.step_event(node, holder, self.pending)
+            return Value()
+        if name == "zero_grad":
+            self.pending = EMPTY
+            return Value()
+        if name in LENGTH_METHODS:
+            return _length(holder)
+        if name in ("parameters", "named_parameters", "state_dict", "modules", "named_modules"):
+            return Value(roles=holder.roles)
+        if name == "load_state_dict":
+            self.emit(Kind.LOAD, node, roles=given)
+            return Value()
+        if name.endswith("_") and not name.startswith("_"):
+            owned = any(r.startswith("param:") for r in holder.roles)
+            if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
+                self.step_event(node, holder, given)
+                return holder
+            if {"val", "nn"} <= given and name in ("add_", "copy_", "index_add_", "scatter_add_", "index_copy_"):
+                self.score(node, Value(roles=given), holder, scope)
+            if owned or any(r.startswith("state:") for r in holder.roles):
+                # A saved state that is mixed with live parameters is no longer the saved state.
+                given = given | frozenset(f"{r}~live" for r in given if r.startswith("param:") and "~" not in r)
+            holder.roles |= given
+            return holder
+        if name in ("append", "extend", "put", "appendleft", "add", "update", "write", "index_put_"):
+            if {"val", "nn"} <= given and name in ("append", "extend", "put"):
+                self.score(node, Value(roles=given), holder, scope)
+            holder.roles |= given
+            if name == "write":
+                self.emit(Kind.SERIALIZE, node, roles=given)
+            return Value()
+        if name in ("submit", "map", "apply_async", "starmap", "run"):
+            for value in arguments[:1]:
+                if isinstance(value, Function):
+                    return self.call(value, arguments[1:], keywords, node)
+        if name in ("item", "tolist", "double", "float", "long", "int", "to", "cuda", "cpu", "numpy", "detach"):
+            return Value(
+                roles=holder.roles | frozenset(r for r in given if r.startswith("cut:")),
+                settings=holder.settings,
+                born=holder.born,
+            )
+        if name in ("clone", "contiguous", "view", "reshape", "flatten", "squeeze", "unsqueeze", "pin_memory"):
+            return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
+        if name in ("format", "join"):
+            return Value(roles=roles, settings=settings_of(values))
+        self.metric(node, values)
+        return Value(
+            roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born
+        )
+
+    def constant_method(
+        self, holder: Const, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        settings = holder.settings | settings_of(arguments)
+        text = holder.value
+        if isinstance(text, str):
+            plain = [a.value for a in arguments if isinstance(a, Const)]
+            if name == "format":
+                pieces = re.sub(r"\{[^{}]*\}", HOLE, text)
+                return Value(
+                    text=pieces, roles=roles_of([*arguments, *keywords.values()]), settings=settings
+                )
+            if len(plain) == len(arguments) and not keywords and len(text) <= MAX_TEXT:
+                try:
+                    if name in ("lower", "upper", "strip", "lstrip", "rstrip", "replace", "removeprefix"):
+                        return Const(value=getattr(text, name)(*plain), settings=settings)
+                    if name in ("startswith", "endswith", "isdigit"):
+                        return Const(value=getattr(text, name)(*plain), settings=settings)
+                    if name in ("split", "rsplit", "splitlines"):
+                        parts = getattr(text, name)(*plain)[:MAX_ITEMS]
+                        return Seq(items=[Const(value=p, settings=settings) for p in parts], settings=settings)
+                except (TypeError, ValueError):
+                    return Value(settings=settings)
+            if name == "join":
+                return self.joined(arguments, holder)
+        return Value(settings=settings, roles=roles_of(arguments))
+
+    def joined(self, arguments: list[Value], separator: Const) -> Value:
+        source = arguments[0] if arguments else Value()
+        if isinstance(source, Seq) and all(isinstance(i, Const) and isinstance(i.value, str) for i in source.items):
+            parts = [str(i.value) for i in source.items if isinstance(i, Const)]
+            return Const(value=str(separator.value).join(parts)[:MAX_TEXT], settings=source.settings)
+        return Value(roles=source.roles, settings=source.settings, text=HOLE)
+
+    # -- things that matter ------------------------------------------------------------------------------
+
+    def backward(self, roles: frozenset[str]) -> None:
+        kept = frozenset(r for r in roles if not r.startswith(("score:", "cut:")))
+        self.pending = kept if self.stepped else self.pending | kept
+        self.stepped = False
+
+    def step_event(self, node: ast.AST, target: Value, roles: frozenset[str]) -> None:
+        owned = deep_roles(target, 2)
+        self.stepped = True
+        self.emit(
+            Kind.STEP,
+            node,
+            roles=roles,
+            value=target,
+            text=" ".join(sorted(r for r in owned if r.startswith("param:"))),
+        )
+
+    def score(
+        self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0
+    ) -> None:
+        """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
+        credited = call or holder.born or (scope.call if scope is not None else 0) or self.frames[-1].id
+        loop_roles = frozenset(r for loop in self.loops for r in loop.roles if r.startswith("cut:"))
+        self.emit(Kind.SCORE, node, roles=value.roles | loop_roles, frame=credited, value=value)
+        mark = frozenset({f"score:{self.seq}"}) | loop_roles
+        holder.roles |= mark
+        value.roles |= mark
+
+    def metric(self, node: ast.AST, values: Iterable[Value]) -> None:
+        """A text with a loss or bits-per-byte leaves the program here."""
+        for value in values:
+            text = value.value if isinstance(value, Const) and isinstance(value.value, str) else value.text
+            if text and ("bpb" in text.lower() or "val_loss" in text.lower() or "bits" in text.lower()):
+                self.emit(Kind.METRIC, node, roles=value.roles, text=text, settings=value.settings)
+
+    def environment(self, key: Value, default: Value | None, node: ast.AST) -> Value:
+        if not isinstance(key, Const) or not isinstance(key.value, str):
+            return Value(roles=default.roles if default else EMPTY, settings=key.settings)
+        name = key.value
+        settings = frozenset({name})
+        if name in TORCHRUN:
+            return Const(value=TORCHRUN[name], settings=settings)
+        if name in self.set_by_code:
+            made = self.set_by_code[name]
+            if isinstance(made, Const):
+                return Const(value=made.value, settings=settings | made.settings)
+        if not self.open_guards and self.configuration is not None:
+            text = self.configuration.environment(name)
+            if text is not None:
+                return Const(value=text, settings=settings)
+        if self.open_guards:
+            # Paths stay known: they say which split a file belongs to. Switches and numbers do not.
+            if isinstance(default, Const) and isinstance(default.value, str) and "/" in default.value:
+                return Const(value=default.value, settings=settings)
+            return Value(settings=settings, text=default.text if default else None)
+        if default is None:
+            return Value(settings=settings)
+        if isinstance(default, Const):
+            return Const(value=default.value, settings=settings | default.settings)
+        return Value(settings=settings | default.settings, roles=default.roles, text=default.text)
+
+    # -- calls that leave the submission -----------------------------------------------------------------
+
+    def external(
+        self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value:
+        name = function.name
+        values = [*arguments, *keywords.values()]
+        handler = EXTERNALS.get(name)
+        if handler is not None:
+            return handler(self, function, arguments, keywords, node)  # type: ignore[no-any-return]
+        if name.startswith(PROGRAM_CALLS) or name.startswith(LIBRARY_CALLS) or _is_cffi(name):
+            self.emit(
+                Kind.EXTERNAL,
+                node,
+                text=name,
+                value=arguments[0] if arguments else (keywords.get("args") or keywords.get("name")),
+                settings=settings_of(values),
+                detail=",".join(k for k, v in keywords.items() if k == "check" and _true(v)),
+            )
+            return Value(roles=frozenset({"program"}))
+        if name in IDENTITY_CALLS or name.endswith(("DistributedDataParallel", ".DDP")):
+            return arguments[0] if arguments else function
+        if ".optim." in f".{name}." and "lr_scheduler" not in name and "swa_utils" not in name:
+            roles = EMPTY
+            for value in values:
+                roles |= deep_roles(value, 3)
+            made = Object(kind=function, roles=frozenset(r for r in roles if r.startswith("param:")))
+            made.born = self.frames[-1].id if self.frames else 0
+            return made
+        if name.startswith("torch.nn.") and not name.startswith(("torch.nn.functional", "torch.nn.utils")):
+            leaf = name.rsplit(".", 1)[-1]
+            if leaf[:1].isupper() and leaf not in ("Parameter",):
+                made = Object(kind=function)
+                self.adopt(made, values)
+                return made
+        self.metric(node, values)
+        if name in RANDOM_INDEX:
+            return Value(roles=frozenset({"random"}) | roles_of(values))
+        if name.startswith("time.") and name.rsplit(".", 1)[-1] in ("perf_counter", "time", "monotonic"):
+            return Value(roles=frozenset({"clock"}))
+        if name in ("torch.save", "pickle.dump", "numpy.savez", "numpy.save", "safetensors.torch.save_file"):
+            roles = EMPTY
+            for value in values:
+                roles |= deep_roles(value, 2)
+            self.emit(Kind.SERIALIZE, node, roles=roles)
+            return Value()
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf in ("zeros", "zeros_like", "tensor", "full", "empty", "ones") and name.startswith(
+            ("torch", "numpy", "jax", "mlx")
+        ):
+            roles = frozenset(r for r in roles_of(values) if r.startswith("score:") or r in ("val", "train", "nn"))
+            if leaf.endswith("_like"):
+                roles = EMPTY
+            return Value(roles=roles, born=self.frames[-1].id if self.frames else 0)
+        roles = EMPTY
+        for value in values:
+            roles |= deep_roles(value, 1)
+            if isinstance(value, Function) and leaf in ("Thread", "submit", "map", "apply_async", "Process"):
+                self.call(value, [], {}, node)
+        roles |= self.path_roles(values)
+        if name in ("torch.autograd.grad", "torch.func.grad"):
+            return Value(roles=roles | {"grad"})
+        if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
+            roles |= {"nn"} if roles & {"val", "train"} else EMPTY
+        return Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+
+    def path_roles(self, values: Iterable[Value]) -> frozenset[str]:
+        """Reading from a path that names a split yields tokens of that split."""
+        found: frozenset[str] = EMPTY
+        for value in values:
+            text = value.value if isinstance(value, Const) else value.text
+            if isinstance(text, str) and DATA_HINT.search(text):
+                tail = text.rsplit("/", 2)[-1] if "/" in text else text
+                if VAL_PATH.search(tail) or VAL_PATH.search(text) and not TRAIN_PATH.search(tail):
+                    found |= {"val", "whole"}
+                elif TRAIN_PATH.search(tail):
+                    found |= {"train"}
+        return found
+
+    # -- operators ---------------------------------------------------------------------------------------
+
+    def e_binop(self, node: ast.BinOp, scope: Scope) -> Value:
+        return self.binary(type(node.op), self.eval(node.left, scope), self.eval(node.right, scope), node)
+
+    def binary(
+        self, op: type[ast.operator], left: Value, right: Value, node: ast.AST | None = None
+    ) -> Value:
+        settings = left.settings | right.settings
+        if isinstance(left, Const) and isinstance(right, Const):
+            known = _arithmetic(op, left.value, right.value)
+            if known is not None:
+                return Const(value=known, settings=settings)
+        if op is ast.Div or op is ast.Add or op is ast.Mod:
+            texts = [_text(v) for v in (left, right)]
+            if texts[0] is not None and (texts[1] is not None or op is ast.Mod):
+                if op is ast.Mod:
+                    merged = re.sub(r"%[-+ #0-9.]*[a-zA-Z]", HOLE, texts[0])
+                else:
+                    merged = texts[0] + ("/" if op is ast.Div else "") + (texts[1] or "")
+                return Value(
+                    text=merged[:MAX_TEXT], roles=left.roles | right.roles, settings=settings
+                )
+            if op is ast.Add and isinstance(left, Seq) and isinstance(right, Seq):
+                items = [*left.items, *right.items][:MAX_ITEMS]
+                return Seq(items=items, roles=left.roles | right.roles, settings=settings)
+        roles = left.roles | right.roles
+        if "val.len" in roles:
+            if "iter" in roles or "val" in roles:
+                roles -= {"val.len"}
+            elif op is ast.Mult and node is not None:
+                for side in (left, right):
+                    if isinstance(side, Const) and isinstance(side.value, float) and 0 < side.value < 1:
+                        cut = self.emit(
+                            Kind.CUT,
+                            node,
+                            roles=roles,
+                            number=side.value,
+                            settings=side.settings,
+                            detail="fraction",
+                        )
+                        roles |= {f"cut:{cut.seq}"}
+        if isinstance(left, Seq) and op is ast.Mult and isinstance(right, Const) and right.value == 0:
+            roles |= {"empty"}
+        return Value(roles=roles, settings=settings, born=left.born or right.born)
+
+    def e_unaryop(self, node: ast.UnaryOp, scope: Scope) -> Value:
+        value = self.eval(node.operand, scope)
+        if isinstance(node.op, ast.Not):
+            truth = self.truth(value)
+            if truth is not None:
+                return Const(value=not truth, settings=value.settings)
+            return Value(roles=value.roles, settings=value.settings)
+        if isinstance(value, Const) and isinstance(value.value, (int, float)) and isinstance(node.op, ast.USub):
+            return Const(value=-value.value, settings=value.settings)
+        return Value(roles=value.roles, settings=value.settings)
+
+    def e_boolop(self, node: ast.BoolOp, scope: Scope) -> Value:
+        decisive = isinstance(node.op, ast.Or)
+        settings: frozenset[str] = EMPTY
+        seen: list[Value] = []
+        for part in node.values:
+            value = self.eval(part, scope)
+            truth = self.truth(value)
+            if truth is decisive:
+                if not seen:
+                    return value
+                if decisive and any(not isinstance(v, Const) for v in seen):
+                    seen.append(value)
+                    break
+                return Const(
+                    value=value.value if isinstance(value, Const) else decisive,
+                    settings=settings | value.settings if decisive else value.settings or settings,
+                )
+            settings |= value.settings
+            if truth is None or part is node.values[-1]:
+                seen.append(value)
+        if len(seen) == 1:
+            only = seen[0]
+            if isinstance(only, Const):
+                return Const(value=only.value, settings=settings, roles=only.roles)
+            return only
+        result: Value | None = None
+        for value in seen:
+            result = join(result, value)
+        if result is None:
+            return Value(settings=settings)
+        if isinstance(result, Const):
+            return Value(settings=settings)
+        return result
+
+    def e_compare(self, node: ast.Compare, scope: Scope) -> Value:
+        values = [self.eval(node.left, scope), *(self.eval(c, scope) for c in node.comparators)]
+        settings = settings_of(values)
+        outcome: bool | None = True
+        for left, op, right in zip(values, node.ops, values[1:], strict=False):
+            truth = self.compare(type(op), left, right)
+            if truth is None:
+                outcome = None
+                break
+            if not truth:
+                outcome = False
+                break
+        if outcome is not None:
+            return Const(value=outcome, settings=settings)
+        return Value(roles=roles_of(values), settings=settings)
+
+    def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
+        if op in (ast.In, ast.NotIn):
+            answer: bool | None = None
+            if isinstance(right, External) and right.name == "os.environ" and isinstance(left, Const):
+                name = str(left.value)
+                known = name in TORCHRUN or name in self.set_by_code
+                if not known and self.configuration is not None and not self.open_guards:
+                    known = self.configuration.environment(name) is not None
+                answer = known if known or not self.open_guards else None
+            elif isinstance(left, Const) and isinstance(right, Seq):
+                if all(isinstance(i, Const) for i in right.items):
+                    answer = any(isinstance(i, Const) and i.value == left.value for i in right.items)
+            elif isinstance(left, Const) and isinstance(right, Const) and isinstance(right.value, str):
+                answer = str(left.value) in right.value
+            return answer if answer is None or op is ast.In else not answer
+        if op in (ast.Is, ast.IsNot):
+            for first, second in ((left, right), (right, left)):
+                if isinstance(second, Const) and second.value is None and not isinstance(first, Const):
+                    if isinstance(first, (Object, Function, Class, Seq, Mapping)):
+                        return op is ast.IsNot
+                    return None
+        if isinstance(left, Const) and isinstance(right, Const):
+            try:
+                return bool(COMPARE[op](left.value, right.value))
+            except (TypeError, KeyError):
+                return None
+        return None
+
+    def truth(self, value: Value) -> bool | None:
+        """True, False, or None where the run's files do not decide it."""
+        if isinstance(value, Const):
+            return bool(value.value)
+        if isinstance(value, (Function, Class)):
+            return True
+        if isinstance(value, Object):
+            return True if isinstance(value.kind, External) and value.is_module else None
+        return None
+
+    def e_ifexp(self, node: ast.IfExp, scope: Scope) -> Value:
+        test = self.eval(node.test, scope)
+        truth = self.truth(test)
+        if truth is not None:
+            value = self.eval(node.body if truth else node.orelse, scope)
+            if test.settings and isinstance(value, Const):
+                return Const(value=value.value, settings=value.settings | test.settings, roles=value.roles)
+            return value
+        made = join(self.eval(node.body, scope), self.eval(node.orelse, scope))
+        if type(made) is Value and test.settings:
+            made.settings |= test.settings
+        return made
+
+    def e_sequence(self, node: ast.Tuple | ast.List | ast.Set, scope: Scope) -> Value:
+        items: list[Value] = []
+        for element in node.elts[: MAX_ITEMS * 4]:
+            if isinstance(element, ast.Starred):
+                inner = self.eval(element.value, scope)
+                items.extend(inner.items if isinstance(inner, Seq) else [self.part(inner)])
+            else:
+                items.append(self.eval(element, scope))
+        return Seq(
+            items=items,
+            roles=roles_of(items),
+            settings=settings_of(items),
+            born=self.frames[-1].id if self.frames else 0,
+        )
+
+    def e_dict(self, node: ast.Dict, scope: Scope) -> Value:
+        made = Mapping(born=self.frames[-1].id if self.frames else 0)
+        for key, value_node in zip(node.keys, node.values, strict=True):
+            value = self.eval(value_node, scope)
+            made.roles |= value.roles
+            made.settings |= value.settings
+            if key is None:
+                if isinstance(value, Mapping):
+                    made.items.update(value.items)
+                continue
+            known = self.eval(key, scope)
+            if isinstance(known, Const) and isinstance(known.value, str):
+                made.items[known.value] = value
+            else:
+                made.rest = join(made.rest, value)
+        return made
+
+    def e_comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: Scope
+    ) -> Value:
+        inner = Scope(scope, scope.call)
+        sources: list[Value] = []
+        for generator in node.generators:
+            source = self.eval(generator.iter, inner)
+            sources.append(source)
+            self.bind(generator.target, self.element(source), inner)
+            for condition in generator.ifs:
+                self.eval(condition, inner)
+        if isinstance(node, ast.DictComp):
+            self.eval(node.key, inner)
+            value = self.eval(node.value, inner)
+        else:
+            value = self.eval(node.elt, inner)
+        # A list of windows or documents is as long as what it was made from.
+        kept = frozenset(
+            r for s in sources for r in s.roles if r == "val.len" or r == "whole" or r.startswith("cut:")
+        )
+        roles = (value.roles - {"iter"}) | kept
+        if isinstance(value, (Object, Function, Choice, Class)) or (isinstance(value, Seq) and value.items):
+            return Seq(items=[value], roles=roles, settings=value.settings)
+        return Value(roles=roles, settings=value.settings | settings_of(sources))
+
+    def e_joinedstr(self, node: ast.JoinedStr, scope: Scope) -> Value:
+        pieces: list[str] = []
+        values: list[Value] = []
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                pieces.append(str(part.value))
+                continue
+            if isinstance(part, ast.FormattedValue):
+                value = self.eval(part.value, scope)
+                values.append(value)
+                if isinstance(value, Const) and part.format_spec is None and isinstance(value.value, (str, int)):
+                    pieces.append(str(value.value))
+                elif value.text is not None:
+                    pieces.append(value.text)
+                else:
+                    pieces.append(HOLE)
+        text = "".join(pieces)
+        roles, settings = roles_of(values), settings_of(values)
+        if len(text) > MAX_TEXT:
+            return Value(roles=roles, settings=settings)
+        if all(isinstance(v, Const) for v in values) and HOLE not in text:
+            return Const(value=text, roles=roles, settings=settings)
+        return Value(text=text, roles=roles, settings=settings)
+
+    def e_lambda(self, node: ast.Lambda, scope: Scope) -> Value:
+        return self.make_function(node, scope)
+
+    def e_namedexpr(self, node: ast.NamedExpr, scope: Scope) -> Value:
+        value = self.eval(node.value, scope)
+        self.bind(node.target, value, scope)
+        return value
+
+    def e_starred(self, node: ast.Starred, scope: Scope) -> Value:
+        return self.eval(node.value, scope)
+
+    def e_await(self, node: ast.Await, scope: Scope) -> Value:
+        return self.eval(node.value, scope)
+
+    def e_yield(self, node: ast.Yield | ast.YieldFrom, scope: Scope) -> Value:
+        if node.value is not None:
+            value = self.eval(node.value, scope)
+            if isinstance(node, ast.YieldFrom):
+                value = self.element(value)
+            owner = scope
+            owner.names["yield"] = join(owner.names.get("yield"), Seq(items=[value], roles=value.roles))
+        return Value()
+
+
+# -- externals with a meaning of their own ------------------------------------------------------------------
+
+Handler = Callable[[Interpreter, External, list[Value], dict[str, Value], ast.AST], Value]
+
+
+def _x_getenv(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    default = a[1] if len(a) > 1 else k.get("default")
+    if default is None and f.name != "os.environ.setdefault":
+        default = Const(value=None)
+    made = i.environment(a[0] if a else Value(), default, n)
+    if f.name == "os.environ.setdefault" and a and isinstance(a[0], Const) and default is not None:
+        i.set_by_code.setdefault(str(a[0].value), made if isinstance(made, Const) else default)
+    return made
+
+
+def _x_number(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if not a:
+        return Const(value=0)
+    value = a[0]
+    kind: Callable[[Any], Any] = {"int": int, "float": float, "bool": bool, "str": str}[f.name]
+    if isinstance(value, Const) and isinstance(value.value, (str, int, float, bool)):
+        try:
+            return Const(value=kind(value.value), settings=value.settings, roles=value.roles)
+        except (ValueError, OverflowError):
+            return Value(settings=value.settings)
+    return Value(roles=value.roles, settings=value.settings, text=value.text, born=value.born)
+
+
+def _x_join_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    pieces = [_text(v) for v in a]
+    settings, roles = settings_of(a), roles_of(a)
+    if pieces and all(isinstance(v, Const) for v in a):
+        return Const(value="/".join(str(p) for p in pieces), settings=settings, roles=roles)
+    return Value(text="/".join(p if p is not None else HOLE for p in pieces), settings=settings, roles=roles)
+
+
+def _x_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if len(a) == 1:
+        return Value(text=_text(a[0]), roles=a[0].roles, settings=a[0].settings)
+    return _x_join_path(i, f, a, k, n)
+
+
+def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    settings = settings_of(a)
+    if a and all(isinstance(v, Const) and isinstance(v.value, (int, float)) for v in a):
+        numbers = [v.value for v in a if isinstance(v, Const)]
+        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings)
+    roles = roles_of(a)
+    if f.name == "min" and "val.len" in roles and "iter" not in roles:
+        for value in a:
+            bound = i.cut_bound(value)
+            if bound is not None:
+                cut = i.emit(
+                    Kind.CUT, n, roles=roles, number=bound[0], settings=bound[1], detail="min"
+                )
+                roles |= {f"cut:{cut.seq}"}
+    elif "iter" in roles:
+        roles -= {"val.len"}
+    return Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0))
+
+
+def _x_len(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if a and isinstance(a[0], Const) and isinstance(a[0].value, (str, bytes)):
+        return Const(value=len(a[0].value), settings=a[0].settings)
+    return _length(a[0]) if a else Value()
+
+
+def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if not a:
+        return Value()
+    bounds = a[:2]
+    settings = settings_of(bounds)
+    stop = a[0] if len(a) == 1 else a[1]
+    start: Value = Const(value=0) if len(a) == 1 else a[0]
+    if isinstance(stop, Const) and isinstance(start, Const):
+        try:
+            if stop.value <= start.value and (len(a) < 3 or (isinstance(a[2], Const) and a[2].value > 0)):
+                return Value(roles=frozenset({"empty"}), settings=settings)
+        except TypeError:
+            return Value(settings=settings)
+        return Value(roles=frozenset({"const"}), settings=settings)
+    roles = roles_of(bounds)
+    return Value(roles=roles - {"val", "whole"} | ({"val.len"} & roles), settings=settings)
+
+
+def _x_first(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return a[0] if a else Value()
+
+
+def _x_list(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    born = i.frames[-1].id if i.frames else 0
+    if not a:
+        return Mapping(items=dict(k), born=born) if f.name == "dict" else Seq(born=born)
+    if isinstance(a[0], Seq):
+        return Seq(items=list(a[0].items), roles=a[0].roles, settings=a[0].settings, born=born)
+    if isinstance(a[0], Object) and isinstance(a[0].kind, Class):
+        return Seq(items=[i.element(a[0])], roles=a[0].roles)
+    return a[0]
+
+
+def _x_enumerate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if f.name == "enumerate":
+        columns = [Value(roles=frozenset({"iter"})), i.element(a[0]) if a else Value()]
+    else:
+        columns = [i.element(v) for v in a]
+    if any(i.is_empty(v) for v in a):
+        return Value(roles=frozenset({"empty"}), settings=settings_of(a))
+    kept = frozenset(r for v in a for r in v.roles if r in ("val.len", "whole", "val") or r.startswith("cut:"))
+    return Seq(items=[Seq(items=columns)], roles=kept, settings=settings_of(a))
+
+
+def _x_getattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if len(a) < 2 or not isinstance(a[1], Const):
+        return Value(roles=deep_roles(a[0], 2) if a else EMPTY)
+    name = str(a[1].value)
+    result: Value | None = None
+    for option in options_of(a[0]):
+        known = isinstance(option, Object) and (
+            name in option.attributes or (isinstance(option.kind, Class) and option.kind.lookup(name) is not None)
+        )
+        if isinstance(option, Class):
+            known = option.lookup(name) is not None
+        if known or len(a) < 3:
+            result = join(result, i.attribute(option, name, n))
+        else:
+            fallback = a[2]
+            if isinstance(option, Object) and not option.is_module:
+                result = join(result, fallback)
+            elif isinstance(option, Object):
+                result = join(result, fallback)
+            else:
+                result = join(result, Value(roles=option.roles, settings=fallback.settings))
+    return result or Value()
+
+
+def _x_setattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if len(a) == 3 and isinstance(a[1], Const):
+        for option in options_of(a[0]):
+            if isinstance(option, (Object, Class)):
+                option.attributes[str(a[1].value)] = a[2]
+    return Const(value=None)
+
+
+def _x_hasattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if len(a) == 2 and isinstance(a[1], Const) and isinstance(a[0], Object):
+        name = str(a[1].value)
+        if name in a[0].attributes or (isinstance(a[0].kind, Class) and a[0].kind.lookup(name) is not None):
+            return Const(value=True)
+    return Value()
+
+
+def _x_true(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Const(value=True)
+
+
+def _x_deepcopy(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if a and isinstance(a[0], Object):
+        made = Object(kind=a[0].kind, attributes=dict(a[0].attributes), roles=a[0].roles)
+        made.born = i.frames[-1].id if i.frames else 0
+        return made
+    return a[0] if a else Value()
+
+
+def _x_partial(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    if a and isinstance(a[0], Function):
+        made = _copy_function(a[0])
+        made.bound = (*made.bound, *a[1:])
+        made.bound_keywords = {**made.bound_keywords, **k}
+        return made
+    return a[0] if a else Value()
+
+
+def _x_super(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Value()
+
+
+def _x_open(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Value(roles=roles_of(a) | i.path_roles(a))
+
+
+def _x_parser(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Object(kind=External(name="argparse.ArgumentParser"))
+
+
+def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Value()
+
+
+def _x_shuffle(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Const(value=None)
+
+
+def _x_thread(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    target = k.get("target") or (a[0] if a else None)
+    passed = k.get("args")
+    if target is not None:
+        i.call(target, list(passed.items) if isinstance(passed, Seq) else [], {}, n)
+    return Value()
+
+
+EXTERNALS: dict[str, Handler] = {
+    "os.environ.get": _x_getenv, "os.getenv": _x_getenv, "os.environ.setdefault": _x_getenv,
+    "os.environ.pop": _x_getenv, "int": _x_number, "float": _x_number, "bool": _x_number, "str": _x_number,
+    "os.path.join": _x_join_path, "pathlib.Path": _x_path, "os.path.abspath": _x_path, "os.path.expanduser": _x_path,
+    "os.fspath": _x_path, "min": _x_minmax, "max": _x_minmax, "len": _x_len, "range": _x_range,
+    "list": _x_list, "tuple": _x_list, "set": _x_list, "dict": _x_list, "sorted": _x_list, "reversed": _x_list,
+    "collections.deque": _x_list, "tqdm": _x_first, "tqdm.tqdm": _x_first, "tqdm.auto.tqdm": _x_first,
+    "iter": _x_first, "enumerate": _x_enumerate, "zip": _x_enumerate, "getattr": _x_getattr, "setattr": _x_setattr,
+    "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
+    "torch.distributed.is_initialized": _x_true, "copy.deepcopy": _x_deepcopy, "copy.copy": _x_deepcopy,
+    "functools.partial": _x_partial, "super": _x_super, "open": _x_open, "argparse.ArgumentParser": _x_parser,
+    "vars": _x_vars, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
+    "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_first, "torch.from_numpy": _x_first,
+}  # fmt: skip
+
+STATEMENTS: dict[type[ast.stmt], Any] = {
+    ast.Expr: Interpreter.s_expr, ast.Assign: Interpreter.s_assign, ast.AnnAssign: Interpreter.s_annassign,
+    ast.AugAssign: Interpreter.s_augassign, ast.Return: Interpreter.s_return, ast.If: Interpreter.s_if,
+    ast.For: Interpreter.s_for, ast.AsyncFor: Interpreter.s_for, ast.While: Interpreter.s_while,
+    ast.With: Interpreter.s_with, ast.AsyncWith: Interpreter.s_with, ast.Try: Interpreter.s_try,
+    ast.TryStar: Interpreter.s_try, ast.FunctionDef: Interpreter.s_function,
+    ast.AsyncFunctionDef: Interpreter.s_function, ast.ClassDef: Interpreter.s_class, ast.Import: Interpreter.s_import,
+    ast.ImportFrom: Interpreter.s_importfrom, ast.Delete: Interpreter.s_delete, ast.Global: Interpreter.s_global,
+    ast.Nonlocal: Interpreter.s_nonlocal, ast.Raise: Interpreter.s_raise, ast.Assert: Interpreter.s_assert,
+    ast.Break: Interpreter.s_break, ast.Continue: Interpreter.s_continue, ast.Match: Interpreter.s_match,
+}  # fmt: skip
+
+EXPRESSIONS: dict[type[ast.expr], Any] = {
+    ast.Constant: Interpreter.e_constant, ast.Name: Interpreter.e_name, ast.Attribute: Interpreter.e_attribute,
+    ast.Subscript: Interpreter.e_subscript, ast.Call: Interpreter.e_call, ast.BinOp: Interpreter.e_binop,
+    ast.UnaryOp: Interpreter.e_unaryop, ast.BoolOp: Interpreter.e_boolop, ast.Compare: Interpreter.e_compare,
+    ast.IfExp: Interpreter.e_ifexp, ast.Tuple: Interpreter.e_sequence, ast.List: Interpreter.e_sequence,
+    ast.Set: Interpreter.e_sequence, ast.Dict: Interpreter.e_dict, ast.ListComp: Interpreter.e_comprehension,
+    ast.SetComp: Interpreter.e_comprehension, ast.GeneratorExp: Interpreter.e_comprehension,
+    ast.DictComp: Interpreter.e_comprehension, ast.JoinedStr: Interpreter.e_joinedstr,
+    ast.Lambda: Interpreter.e_lambda, ast.NamedExpr: Interpreter.e_namedexpr, ast.Starred: Interpreter.e_starred,
+    ast.Await: Interpreter.e_await, ast.Yield: Interpreter.e_yield, ast.YieldFrom: Interpreter.e_yield,
+}  # fmt: skip
+
+
+# -- small helpers -------------------------------------------------------------------------------------------
+
+
+def _as_load(target: ast.expr) -> ast.expr:
+    return target
+
+
+def _can_break(body: Sequence[ast.stmt]) -> bool:
+    return any(isinstance(n, ast.Break) for s in body for n in ast.walk(s))
+
+
+def _needs_holder(name: str) -> bool:
+    return name in HOLDER_METHODS
+
+
+HOLDER_METHODS = SAME_OBJECT | {
+    "step", "zero_grad", "parameters", "named_parameters", "modules", "named_modules", "buffers", "children",
+    "state_dict", "load_state_dict", "add_param_group", "forward", "copy_",
+}  # fmt: skip
+
+
+def _canonical(name: str) -> str:
+    """One spelling for the modules that go by several names."""
+    for short, full in (("np.", "numpy."), ("torch.nn.Parameter", "torch.nn.parameter.Parameter")):
+        if name.startswith(short):
+            return full + name[len(short) :]
+    if name == "nn" or name.startswith("nn."):
+        return "torch." + name
+    return name
+
+
+def _copy_function(function: Function) -> Function:
+    return Function(
+        roles=function.roles,
+        node=function.node,
+        scope=function.scope,
+        program=function.program,
+        qualname=function.qualname,
+        receiver=function.receiver,
+        owner=function.owner,
+        bound=function.bound,
+        bound_keywords=function.bound_keywords,
+    )
+
+
+def _parameter_names(function: Function) -> list[str]:
+    spec = function.node.args
+    names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
+    return names[1:] if function.receiver is not None else names
+
+
+def _length(value: Value) -> Value:
+    """The length of ``value``: of validation data it keeps only that it is such a length."""
+    roles = frozenset(r for r in value.roles if r.startswith("cut:"))
+    if value.roles & {"whole", "val.len"}:
+        roles |= {"val.len"}
+    if "iter" in value.roles:
+        roles |= {"iter"}
+    return Value(roles=roles, settings=value.settings)
+
+
+def _through_call(roles: frozenset[str]) -> frozenset[str]:
+    """Roles that survive a call that is not entered: data does, positions in a loop do not."""
+    return frozenset(r for r in roles if r != "iter" and not r.startswith("optstate:"))
+
+
+def _text(value: Value) -> str | None:
+    if isinstance(value, Const):
+        return value.value if isinstance(value.value, str) else None
+    return value.text
+
+
+def _true(value: Value) -> bool:
+    return isinstance(value, Const) and value.value is True
+
+
+def _is_cffi(name: str) -> bool:
+    return "cffi" in name.lower() and name.rsplit(".", 1)[-1] in CFFI
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def _arithmetic(op: type[ast.operator], left: Any, right: Any) -> Any:
+    """The result for two small constants, or None where it is undefined or could be large."""
+    numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
+    if numbers:
+        if op is ast.Pow and (abs(right) > 64 or abs(left) > 1e6):
+            return None
+        if op in (ast.LShift, ast.RShift) and not (isinstance(right, int) and 0 <= right <= 64):
+            return None
+        if abs(left) > 1e18 or abs(right) > 1e18:
+            return None
+    elif op is ast.Add and isinstance(left, str) and isinstance(right, str):
+        return left + right if len(left) + len(right) <= MAX_TEXT else None
+    elif op is ast.Mult and isinstance(left, str) and isinstance(right, int):
+        return left * right if 0 <= len(left) * right <= MAX_TEXT else None
+    else:
+        return None
+    try:
+        return BINARY[op](left, right)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        return None
+
+
+__all__ = ["Configuration", "Interpreter", "Scope", "defined_functions"]

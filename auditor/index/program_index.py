@@ -1,0 +1,178 @@
+"""The semantic index of one program: functions, classes and what each of them can lead to.
+
+Built once per file in a single walk and shared by all rules and by the interpreter, which uses it to leave out
+functions that cannot matter.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from auditor.index.values import EMPTY, roles_of
+from auditor.unpack import Program
+
+if TYPE_CHECKING:
+    from auditor.index.interpreter import Scope
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+# A function is entered when it, or anything it names, touches one of these: training, data files, configuration,
+# other programs, or a printed metric.
+TRAINING = frozenset({"backward", "step", "autograd", "grad", "zero_grad"})
+MATTERS = TRAINING | frozenset(
+    {
+        "no_grad", "inference_mode", "environ", "getenv", "add_argument", "parse_args", "subprocess", "system", "popen",
+        "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi", "glob", "rglob", "fromfile", "memmap", "val_files",
+        "val_tokens", "train_files", "Adam", "AdamW", "SGD", "optim", "torch_load", "save", "load_state_dict",
+        "state_dict", "cu_seqlens", "input_ids", "open", "Thread", "perf_counter", "cross_entropy", "add_",
+        "index_add_", "scatter_add_",
+    }
+)  # fmt: skip
+COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset", "size", "mean", "sum", "log"})
+
+
+@dataclass(slots=True)
+class FunctionFacts:
+    """What one function names. ``names`` includes those of functions nested in it."""
+
+    node: FunctionNode
+    qualname: str
+    names: set[str] = field(default_factory=set)
+    strings: list[str] = field(default_factory=list)
+
+
+def defined_functions(tree: ast.AST) -> list[FunctionNode]:
+    """All functions and methods defined anywhere in ``tree``, in source order."""
+    return [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+class ProgramIndex:
+    """Functions, classes and reachability by name, for one program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.functions: dict[int, FunctionFacts] = {}
+        self.classes: list[ast.ClassDef] = []
+        if program.tree is not None:
+            self._collect(program.tree)
+
+    def _collect(self, tree: ast.Module) -> None:
+        # An explicit stack: deep nesting must not end in a RecursionError. Each entry carries the functions around it.
+        stack: list[tuple[ast.AST, tuple[FunctionFacts, ...], str]] = [(tree, (), "")]
+        while stack:
+            node, around, prefix = stack.pop()
+            kind = type(node)
+            if kind is ast.Name:
+                for facts in around:
+                    facts.names.add(node.id)  # type: ignore[attr-defined]
+                continue
+            if kind is ast.Attribute:
+                for facts in around:
+                    facts.names.add(node.attr)  # type: ignore[attr-defined]
+            elif kind is ast.Constant:
+                value = node.value  # type: ignore[attr-defined]
+                if around and type(value) is str and len(value) < 300:
+                    for facts in around:
+                        facts.strings.append(value)
+                continue
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                facts = FunctionFacts(node, prefix + node.name)
+                self.functions[id(node)] = facts
+                around = (*around, facts)
+                prefix = f"{facts.qualname}."
+            elif kind is ast.ClassDef:
+                self.classes.append(node)  # type: ignore[arg-type]
+                prefix = f"{prefix}{node.name}."  # type: ignore[attr-defined]
+            elif kind is ast.AugAssign and around and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
+                own = around[-1].node.args
+                if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
+                    around[-1].names.add("add_")  # accumulates into what its caller passed
+            elif kind is ast.keyword and node.arg:  # type: ignore[attr-defined]
+                for facts in around:
+                    facts.names.add(node.arg)  # type: ignore[attr-defined]
+            elif kind is ast.arg:
+                for facts in around:
+                    facts.names.add(node.arg)  # type: ignore[attr-defined]
+            stack.extend((child, around, prefix) for child in ast.iter_child_nodes(node))
+
+    @cached_property
+    def by_name(self) -> dict[str, list[FunctionFacts]]:
+        """Functions by their last name, with classes standing for their ``__init__``."""
+        found: dict[str, list[FunctionFacts]] = {}
+        for facts in self.functions.values():
+            found.setdefault(facts.node.name, []).append(facts)
+        for cls in self.classes:
+            for statement in cls.body:
+                if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+                    found.setdefault(cls.name, []).append(self.functions[id(statement)])
+        return found
+
+    @cached_property
+    def _interesting(self) -> set[int]:
+        return self._closure({i for i, f in self.functions.items() if self._matters(f)})
+
+    @cached_property
+    def _training(self) -> set[int]:
+        direct = {
+            i
+            for i, f in self.functions.items()
+            if "backward" in f.names or {"autograd", "grad"} <= f.names and "no_grad" not in f.names
+        }
+        return self._closure(direct)
+
+    @staticmethod
+    def _matters(facts: FunctionFacts) -> bool:
+        if facts.names & MATTERS:
+            return True
+        return any(
+            "bpb" in s or "val_loss" in s or "fineweb" in s or s.endswith(".bin") for s in facts.strings
+        )
+
+    def _closure(self, direct: set[int]) -> set[int]:
+        """``direct`` and every function that names one of them."""
+        callers: dict[str, list[int]] = {}
+        known = self.by_name
+        for i, facts in self.functions.items():
+            for name in facts.names:
+                if name in known and name not in COMMON:
+                    callers.setdefault(name, []).append(i)
+        names_of: dict[int, list[str]] = {}
+        for name, group in known.items():
+            for facts in group:
+                names_of.setdefault(id(facts.node), []).append(name)
+        found, todo = set(direct), list(direct)
+        while todo:
+            for name in names_of.get(todo.pop(), []):
+                for caller in callers.get(name, []):
+                    if caller not in found:
+                        found.add(caller)
+                        todo.append(caller)
+        return found
+
+    def interesting(self, node: ast.AST) -> bool:
+        """Whether following a call to this function can tell the rules anything."""
+        return id(node) in self._interesting or id(node) not in self.functions
+
+    def trains(self, node: ast.AST) -> bool:
+        """Whether this function can run a backward pass."""
+        return id(node) in self._training
+
+    def free_roles(self, node: ast.AST, scope: Scope) -> frozenset[str]:
+        """Roles of the outer variables that a function which is not entered reads."""
+        facts = self.functions.get(id(node))
+        if facts is None:
+            return EMPTY
+        found = []
+        outer: Scope | None = scope
+        while outer is not None and outer.parent is not None:
+            found += [outer.names[name] for name in facts.names if name in outer.names]
+            outer = outer.parent
+        return roles_of(found)
+
+    def qualname(self, node: ast.AST) -> str:
+        """The qualified name of a function node of this program."""
+        facts = self.functions.get(id(node))
+        return facts.qualname if facts is not None else "<module>"

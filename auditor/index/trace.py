@@ -1,0 +1,126 @@
+"""The trace: what happens, in order, when the submission's entry point runs under its effective configuration.
+
+Events are recorded by :mod:`auditor.index.interpreter`, which follows the code without running it. Rules read
+the events; nothing here knows any rule.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from auditor.index.values import Value
+    from auditor.unpack import Program
+
+
+class Kind(StrEnum):
+    """What an event is."""
+
+    STEP = "step"  # an optimiser (or a hand-written update) changes parameters
+    SCORE = "score"  # a loss on validation tokens is added to an accumulator
+    METRIC = "metric"  # a text with a loss or bpb is printed or logged
+    EXTERNAL = "external"  # an external program or library is run or loaded
+    SERIALIZE = "serialize"  # a model or bytes are written to a file
+    LOAD = "load"  # parameters are loaded into an object
+    CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
+    MODEL_CALL = "model call"  # a network is applied
+
+
+@dataclass(frozen=True, slots=True)
+class CallFrame:
+    """One call on the stack: ``id`` is unique in the trace, ``call`` the place it was made from."""
+
+    id: int
+    function: str
+    program: Program
+    definition: ast.AST | None
+    call: ast.AST | None
+    caller: Program | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition on the path to an event. ``truth`` is None where the run's files do not decide it."""
+
+    node: ast.expr
+    program: Program
+    truth: bool | None
+    settings: frozenset[str]
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop being executed: one serial number each time it is entered."""
+
+    id: int
+    node: ast.AST
+    roles: frozenset[str]
+    frame: int
+
+
+@dataclass(slots=True)
+class Event:
+    """One thing that happens. ``seq`` and ``time`` order the trace; ``frame`` is the call it is credited to."""
+
+    kind: Kind
+    seq: int
+    node: ast.AST
+    program: Program
+    frames: tuple[CallFrame, ...]
+    guards: tuple[Guard, ...]
+    loops: tuple[Loop, ...]
+    no_grad: bool
+    time: int
+    roles: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
+    text: str | None = None
+    frame: int = 0
+    number: float | None = None
+    value: Value | None = None
+    detail: str = ""
+
+    @property
+    def undecided(self) -> tuple[Guard, ...]:
+        """Guards on the path that the run's files do not decide."""
+        return tuple(g for g in self.guards if g.truth is None)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedBranch:
+    """A branch that the effective configuration switches off."""
+
+    node: ast.AST
+    body: tuple[ast.stmt, ...]
+    program: Program
+    settings: frozenset[str]
+    frames: tuple[CallFrame, ...]
+
+
+@dataclass
+class Trace:
+    """All events of one entry point, with the facts that span several of them."""
+
+    events: list[Event] = field(default_factory=list)
+    skipped: list[SkippedBranch] = field(default_factory=list)
+    called: set[int] = field(default_factory=set)
+    """ids of the AST nodes of all functions that were entered or applied as a network."""
+    touches: dict[int, list[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
+    """object serial → (time, call ids on the stack) of each use."""
+    parents: dict[int, int] = field(default_factory=dict)
+    """object serial of a network → that of the network it is part of."""
+    captures: list[tuple[int, int]] = field(default_factory=list)
+    """(time, object serial) for each state_dict() taken."""
+    loop_end: dict[int, int] = field(default_factory=dict)
+    """loop id → time at which it was left."""
+    restores: list[tuple[int, int, int]] = field(default_factory=list)
+    """(time, object serial, time of the saved state) for each full restore of a saved state."""
+    truncated: str | None = None
+    """Why the trace stops early, if it does."""
+
+    def of(self, kind: Kind) -> list[Event]:
+        """The events of one kind, in order."""
+        return [e for e in self.events if e.kind is kind]
