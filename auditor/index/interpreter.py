@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from auditor.index.program_index import ProgramIndex, defined_functions
+from auditor.index.program_index import ProgramIndex, is_all_but_last
 from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, SkippedBranch, Trace
 from auditor.index.values import (
     EMPTY,
@@ -101,6 +101,21 @@ class Configuration(Protocol):
         """The value that the train logs print for a hyperparameter, or None."""
 
 
+class Siblings(Protocol):
+    """The other modules of the submission, by the name they are imported under."""
+
+    def get(self, name: str, /) -> ProgramIndex | None:
+        """The index of the module, or None when it is not part of the submission."""
+
+
+def _is_shift(index: ast.expr) -> bool:
+    """Whether a subscript drops the last position: ``[:, :-1]``, ``[:, :-1, :]``, ``[:, : n - 1]``."""
+    parts = index.elts if isinstance(index, ast.Tuple) else [index]
+    if parts and isinstance(parts[0], ast.Constant) and parts[0].value is Ellipsis and len(parts) == 2:
+        return False
+    return any(is_all_but_last(p) for p in (parts[1:] if len(parts) > 1 else parts))
+
+
 class Budget(Exception):
     """The trace has become too long."""
 
@@ -141,7 +156,7 @@ class Interpreter:
     def __init__(
         self,
         entry: ProgramIndex,
-        siblings: dict[str, ProgramIndex],
+        siblings: Siblings,
         configuration: Configuration | None,
         *,
         open_guards: bool = False,
@@ -159,13 +174,17 @@ class Interpreter:
         self.loops: list[Loop] = []
         self.returns: list[list[Value]] = []
         self.no_grad = 0
+        self.tries = 0
+        self.passes = 0  # depth of forward passes being followed
+        self.forward_pass = 0  # id of the outermost one
         self.pending: frozenset[str] = EMPTY  # roles of the losses of backward passes not yet stepped
         self.stepped = False
         self.modules: dict[str, Object] = {}
         self.set_by_code: dict[str, Value] = {}
         self.program = entry.program
         self.index = entry
-        self.indexes: dict[int, ProgramIndex] = {id(i.program): i for i in (entry, *siblings.values())}
+        self.follow_passes = entry.has_shift
+        self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
 
     # -- entry -------------------------------------------------------------------------------------------
@@ -181,6 +200,8 @@ class Interpreter:
         return self.trace
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
+        self.indexes[id(index.program)] = index
+        self.follow_passes = self.follow_passes or index.has_shift
         scope = Scope(None, 0)
         module = Object(kind=External(name=name), attributes=scope.names)
         self.modules[index.program.file] = module
@@ -219,6 +240,8 @@ class Interpreter:
             loops=tuple(self.loops),
             no_grad=self.no_grad > 0,
             time=self.steps,
+            fallible=self.tries > 0,
+            forward_pass=self.forward_pass,
             **facts,
         )
         self.trace.events.append(event)
@@ -328,13 +351,17 @@ class Interpreter:
                 self.skip(node, other, test.settings)
             if not taken:
                 return None
-            if test.settings:
-                self.guards.append(Guard(node.test, self.program, True, test.settings, not truth))
-                try:
-                    return self.block(taken, scope)
-                finally:
-                    self.guards.pop()
-            return self.block(taken, scope)
+            if not test.settings:
+                return self.block(taken, scope)
+            self.guards.append(Guard(node.test, self.program, True, test.settings, not truth))
+            try:
+                flow = self.block(taken, scope)
+            finally:
+                self.guards.pop()
+            if flow == STOP and self.frames[-1].definition is not None:
+                # The rest of the function is switched off with it.
+                self.skip(node, [self.frames[-1].definition], test.settings)  # type: ignore[list-item]
+            return flow
         flows = []
         before = scope.names
         results = []
@@ -445,7 +472,11 @@ class Interpreter:
             self.no_grad -= quiet
 
     def s_try(self, node: ast.Try, scope: Scope) -> str | None:
-        flow = self.block(node.body, scope)
+        self.tries += bool(node.handlers)
+        try:
+            flow = self.block(node.body, scope)
+        finally:
+            self.tries -= bool(node.handlers)
         for handler in node.handlers:
             test = ast.copy_location(ast.Name("exception", ast.Load()), handler)
             if handler.type is not None:
@@ -648,10 +679,10 @@ class Interpreter:
     def part(self, value: Value) -> Value:
         """An item of ``value`` whose position is not known."""
         if isinstance(value, Seq):
-            item: Value = Value(roles=value.roles)
+            item: Value | None = None
             for known in value.items:
-                item = join(item, known) if item.roles or not isinstance(item, Value) else known
-            return item
+                item = join(item, known)
+            return item if item is not None else Value(roles=value.roles)
         if isinstance(value, Choice):
             result: Value | None = None
             for option in value.options:
@@ -675,6 +706,8 @@ class Interpreter:
             return result or Value(roles=iterable.roles)
         if isinstance(iterable, Mapping):
             return Value(roles=iterable.roles)
+        if isinstance(iterable, Object) and "*" in iterable.attributes:
+            return self.element(iterable.attributes["*"])
         if isinstance(iterable, Object) and isinstance(iterable.kind, Class):
             for name in ("__next__", "__iter__", "__getitem__"):
                 method = self.attribute(iterable, name, iterable.kind.node)
@@ -785,9 +818,15 @@ class Interpreter:
                 if not isinstance(part, ast.Slice):
                     self.eval(part, scope)
             if isinstance(first, ast.Slice):
-                return self.slice(node, holder, first, scope)
-            return Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
+                made = self.slice(node, holder, first, scope)
+            else:
+                made = Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
+            if self.passes and "nn" in holder.roles and _is_shift(node.slice):
+                made.roles |= {"prev"}
+            return made
         key = self.eval(node.slice, scope)
+        if isinstance(holder, Object) and isinstance(holder.kind, External) and "*" in holder.attributes:
+            return self.item(holder.attributes["*"], key)
         if isinstance(holder, External):
             if holder.name == "os.environ":
                 return self.environment(key, None, node)
@@ -798,9 +837,10 @@ class Interpreter:
         return result or Value()
 
     def item(self, holder: Value, key: Value) -> Value:
-        if isinstance(holder, Seq) and isinstance(key, Const) and isinstance(key.value, int):
-            if -len(holder.items) <= key.value < len(holder.items):
-                return holder.items[key.value]
+        if isinstance(holder, Seq):
+            if isinstance(key, Const) and isinstance(key.value, int):
+                if -len(holder.items) <= key.value < len(holder.items):
+                    return holder.items[key.value]
             return self.part(holder)
         if isinstance(holder, Mapping):
             if isinstance(key, Const) and isinstance(key.value, str) and key.value in holder.items:
@@ -963,7 +1003,7 @@ class Interpreter:
                 if not target.is_module:
                     return self.enter(bound, arguments, keywords, node)
                 return self.network(bound, arguments, keywords, node)
-        roles = _through_call(roles_of(values) | {f"param:{target.serial}"})
+        roles = _through_call(roles_of(values) | {f"param:{target.serial}"}) - {"prev"}
         if target.is_module or target.kind.name.startswith("torch."):
             roles |= {"nn"}
         return Value(roles=roles)
@@ -989,9 +1029,22 @@ class Interpreter:
             value=Mapping(items=given),
             detail=",".join(sorted(given)),
         )
-        if self.index_of(function).trains(function.node):
-            entered = self.enter(function, arguments, keywords, node, force=True)
-            roles |= entered.roles
+        index = self.index_of(function)
+        if index.trains(function.node) or (self.follow_passes and index.mixes(function.node)):
+            if self.passes == 0:
+                # The arguments of a whole forward pass are tokens, whatever else is known of them.
+                for value in values:
+                    if type(value) is Value and "nn" not in value.roles:
+                        value.roles |= {"tokens"}
+                self.forward_pass = self.next_serial()
+            self.passes += 1
+            try:
+                entered = self.enter(function, arguments, keywords, node, force=True)
+            finally:
+                self.passes -= 1
+                if self.passes == 0:
+                    self.forward_pass = 0
+            roles |= entered.roles - {"prev", "boundary", "tokens"}
         return Value(roles=_through_call(roles) | {"nn"}, settings=settings_of(values))
 
     def index_of(self, function: Function) -> ProgramIndex:
@@ -1019,7 +1072,7 @@ class Interpreter:
         if isinstance(definition, ast.Lambda):
             interesting = True
         else:
-            interesting = force or index.interesting(definition)
+            interesting = force or index.interesting(definition) or (self.passes > 0 and index.mixes(definition))
         outer = self.frames[-1] if self.frames else None
         recursive = sum(1 for f in self.frames if f.definition is definition)
         if not interesting or recursive > 0 or len(self.frames) >= MAX_DEPTH:
@@ -1189,9 +1242,49 @@ class Interpreter:
                     self.step_event(node, Value(roles=owned), self.pending)
                 return result
             return None
+            if isinstance(holder.kind, External) and holder.kind.name.startswith("argparse."):
+                return self.argument_parser(holder, name, arguments, keywords)
         if isinstance(holder, (Seq, Mapping)):
             return self.container_method(node, holder, name, arguments, keywords)
         return None
+
+    def argument_parser(
+        self, parser: Object, name: str, arguments: list[Value], keywords: dict[str, Value]
+    ) -> Value | None:
+        """``add_argument`` declares a setting; ``parse_args`` yields them as launched."""
+        if name == "add_argument":
+            names = [str(a.value) for a in arguments if isinstance(a, Const) and isinstance(a.value, str)]
+            long = next((n for n in names if n.startswith("--")), names[0] if names else "")
+            given = keywords.get("dest")
+            attribute = str(given.value) if isinstance(given, Const) else long.lstrip("-").replace("-", "_")
+            action = keywords.get("action")
+            kind = str(action.value) if isinstance(action, Const) else ""
+            default = keywords.get("default")
+            if default is None:
+                default = Const(value={"store_true": False, "store_false": True}.get(kind))
+            flag = long.lstrip("-")
+            launched = None if self.open_guards or self.configuration is None else self.configuration.flag(flag)
+            value: Value
+            if self.open_guards and not (_text(default) and "/" in str(_text(default))):
+                value = Value()
+            elif launched is None:
+                value = default
+            elif launched == "" and kind in ("store_true", "store_false"):
+                value = Const(value=kind == "store_true")
+            else:
+                value = Const(value=launched if isinstance(_text(default), str) else _literal(launched))
+            made = Value(roles=value.roles, text=value.text) if not isinstance(value, Const) else value
+            if isinstance(made, Const):
+                made = Const(value=made.value, roles=made.roles)
+            made.settings = value.settings | {f"--{flag}"}
+            parser.attributes[attribute] = self.logged(attribute, made)
+            return Value()
+        if name in ("parse_args", "parse_known_args"):
+            namespace = Object(kind=External(name="argparse.Namespace"), attributes=dict(parser.attributes))
+            return namespace if name == "parse_args" else Seq(items=[namespace, Value()])
+        if name in ("add_argument_group", "add_mutually_exclusive_group"):
+            return parser
+        return Value()
 
     def load(self, node: ast.AST, target: Object, arguments: list[Value]) -> None:
         roles = deep_roles(arguments[0], 2) if arguments else EMPTY
@@ -1277,6 +1370,13 @@ class Interpreter:
                 return special
         given = roles_of(values)
         roles = holder.roles | given
+        if self.passes:
+            if name == "roll" and "nn" in holder.roles:
+                return Value(roles=roles | {"prev"})
+            if name == "lerp" and arguments and "prev" in arguments[0].roles:
+                return Value(roles=self.smear(node, Value(roles=given), holder, roles))
+            if name in ("masked_fill", "masked_fill_", "where") and "boundary" in given:
+                self.mask_smears(Value(roles=given), holder, node)
         if name == "backward":
             self.backward(holder.roles)
             return Value()
@@ -1398,11 +1498,16 @@ class Interpreter:
         value.roles |= mark
 
     def metric(self, node: ast.AST, values: Iterable[Value]) -> None:
-        """A text with a loss or bits-per-byte leaves the program here."""
+        """A text leaves the program here; with a loss or bits-per-byte in it, it is a metric."""
         for value in values:
             text = value.value if isinstance(value, Const) and isinstance(value.value, str) else value.text
-            if text and ("bpb" in text.lower() or "val_loss" in text.lower() or "bits" in text.lower()):
+            if not text or len(text) < 6:
+                continue
+            lowered = text.lower()
+            if "bpb" in lowered or "val_loss" in lowered or "bits" in lowered or "bpc" in lowered:
                 self.emit(Kind.METRIC, node, roles=value.roles, text=text, settings=value.settings)
+            elif HOLE in text or " " in text or ":" in text:
+                self.emit(Kind.MESSAGE, node, text=text)
 
     def environment(self, key: Value, default: Value | None, node: ast.AST) -> Value:
         if not isinstance(key, Const) or not isinstance(key.value, str):
@@ -1418,6 +1523,8 @@ class Interpreter:
         if not self.open_guards and self.configuration is not None:
             text = self.configuration.environment(name)
             if text is not None:
+                # Logs print a switch as True or False where the code parses 1 or 0.
+                text = {"True": "1", "False": "0"}.get(text, text)
                 return Const(value=text, settings=settings)
         if self.open_guards:
             # Paths stay known: they say which split a file belongs to. Switches and numbers do not.
@@ -1463,9 +1570,18 @@ class Interpreter:
             leaf = name.rsplit(".", 1)[-1]
             if leaf[:1].isupper() and leaf not in ("Parameter",):
                 made = Object(kind=function)
+                if leaf in ("ModuleList", "Sequential", "ParameterList"):
+                    made.attributes["*"] = arguments[0] if arguments else Seq()
+                    if leaf == "Sequential" and arguments and not isinstance(arguments[0], Seq):
+                        made.attributes["*"] = Seq(items=arguments)
                 self.adopt(made, values)
                 return made
-        self.metric(node, values)
+        if name == "print" or "log" in name:
+            self.metric(node, values)
+        if self.passes:
+            made = self.in_forward(name, arguments, keywords, node)
+            if made is not None:
+                return made
         if name in RANDOM_INDEX:
             return Value(roles=frozenset({"random"}) | roles_of(values))
         if name.startswith("time.") and name.rsplit(".", 1)[-1] in ("perf_counter", "time", "monotonic"):
@@ -1495,6 +1611,41 @@ class Interpreter:
         if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
         return Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+
+    def in_forward(
+        self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
+    ) -> Value | None:
+        """Attention, shifts and masks inside a forward pass; None for everything else."""
+        leaf = name.rsplit(".", 1)[-1]
+        values = [*arguments, *keywords.values()]
+        roles = roles_of(values)
+        if "attn" in leaf or "attention" in leaf:
+            separate = "none"
+            if "varlen" in leaf or "cu_seqlens" in " ".join(keywords):
+                packed = [v for k, v in keywords.items() if "cu_seqlens" in k] or arguments[3:5]
+                given = [v for v in packed if not (isinstance(v, Const) and v.value is None)]
+                separate = "documents" if given else "none"
+            elif "boundary" in roles - (arguments[0].roles if arguments else EMPTY):
+                separate = "documents"
+            self.emit(Kind.ATTENTION, node, roles=roles, text=name, detail=separate)
+            return Value(roles=_through_call(roles) | {"nn"})
+        if leaf == "roll" and arguments and "nn" in arguments[0].roles:
+            return Value(roles=_through_call(roles) | {"prev"})
+        if leaf == "pad" and arguments and "nn" in arguments[0].roles:
+            amounts = arguments[1] if len(arguments) > 1 else keywords.get("pad")
+            if isinstance(amounts, Seq):
+                known = [i.value for i in amounts.items if isinstance(i, Const)]
+                if -1 in known and 1 in known:
+                    return Value(roles=_through_call(roles) | {"prev"})
+        if leaf == "lerp" and len(arguments) > 1 and "prev" in arguments[1].roles:
+            return Value(roles=self.smear(node, join(arguments[1], arguments[2] if len(arguments) > 2 else None),
+                                          arguments[0], roles))
+        if leaf == "addcmul" and any("prev" in v.roles for v in arguments[1:]):
+            return Value(roles=self.smear(node, Value(roles=roles_of(arguments[1:])), arguments[0], roles))
+        if leaf == "where" and arguments and "boundary" in arguments[0].roles:
+            self.mask_smears(arguments[0], Value(roles=roles_of(arguments[1:])), node)
+            return None
+        return None
 
     def path_roles(self, values: Iterable[Value]) -> frozenset[str]:
         """Reading from a path that names a split yields tokens of that split."""
@@ -1536,6 +1687,8 @@ class Interpreter:
                 items = [*left.items, *right.items][:MAX_ITEMS]
                 return Seq(items=items, roles=left.roles | right.roles, settings=settings)
         roles = left.roles | right.roles
+        if self.passes and node is not None:
+            roles = self.mix(op, left, right, roles, node)
         if "val.len" in roles:
             if "iter" in roles or "val" in roles:
                 roles -= {"val.len"}
@@ -1554,6 +1707,35 @@ class Interpreter:
         if isinstance(left, Seq) and op is ast.Mult and isinstance(right, Const) and right.value == 0:
             roles |= {"empty"}
         return Value(roles=roles, settings=settings, born=left.born or right.born)
+
+    def mix(
+        self, op: type[ast.operator], left: Value, right: Value, roles: frozenset[str], node: ast.AST
+    ) -> frozenset[str]:
+        """Adding the previous position's state to the current one is a smear; masking may come before or after."""
+        if op in (ast.Add, ast.Sub):
+            for shifted, current in ((left, right), (right, left)):
+                if "prev" in shifted.roles and "prev" not in current.roles and "nn" in current.roles:
+                    return self.smear(node, shifted, current, roles)
+        elif op is ast.Mult and "boundary" in roles:
+            self.mask_smears(left, right, node)
+        return roles
+
+    def smear(self, node: ast.AST, shifted: Value, current: Value, roles: frozenset[str]) -> frozenset[str]:
+        masked = "boundary" in shifted.roles
+        event = self.emit(Kind.SMEAR, node, roles=roles, detail="masked" if masked else "")
+        if masked and "boundary" in current.roles:
+            event.detail = "mask unclear"
+        return (roles - {"prev"}) | {f"smear:{event.seq}"}
+
+    def mask_smears(self, condition: Value, target: Value, node: ast.AST) -> None:
+        """A mixed state is selected or multiplied by a document boundary afterwards."""
+        for mask, value in ((condition, target), (target, condition)):
+            if "boundary" not in mask.roles:
+                continue
+            seqs = {int(r[6:]) for r in value.roles if r.startswith("smear:")}
+            for event in self.trace.events if seqs else ():
+                if event.seq in seqs and not event.detail:
+                    event.detail = "masked afterwards"
 
     def e_unaryop(self, node: ast.UnaryOp, scope: Scope) -> Value:
         value = self.eval(node.operand, scope)
@@ -1614,7 +1796,11 @@ class Interpreter:
                 break
         if outcome is not None:
             return Const(value=outcome, settings=settings)
-        return Value(roles=roles_of(values), settings=settings)
+        roles = roles_of(values)
+        if isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and not roles & {"nn", "val.len", "iter", "clock"}:
+            if roles & {"val", "train", "tokens", "random"}:
+                roles |= {"boundary"}  # tokens compared with a value: where documents start
+        return Value(roles=roles, settings=settings)
 
     def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
         if op in (ast.In, ast.NotIn):
@@ -1635,6 +1821,8 @@ class Interpreter:
             for first, second in ((left, right), (right, left)):
                 if isinstance(second, Const) and second.value is None and not isinstance(first, Const):
                     if isinstance(first, (Object, Function, Class, Seq, Mapping)):
+                        return op is ast.IsNot
+                    if first.roles and "maybe-none" not in first.roles:
                         return op is ast.IsNot
                     return None
         if isinstance(left, Const) and isinstance(right, Const):
@@ -2029,7 +2217,8 @@ def _needs_holder(name: str) -> bool:
 
 HOLDER_METHODS = SAME_OBJECT | {
     "step", "zero_grad", "parameters", "named_parameters", "modules", "named_modules", "buffers", "children",
-    "state_dict", "load_state_dict", "add_param_group", "forward", "copy_",
+    "state_dict", "load_state_dict", "add_param_group", "forward", "copy_", "add_argument", "parse_args",
+    "parse_known_args", "add_argument_group", "add_mutually_exclusive_group",
 }  # fmt: skip
 
 
@@ -2120,5 +2309,3 @@ def _arithmetic(op: type[ast.operator], left: Any, right: Any) -> Any:
     except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
 
-
-__all__ = ["Configuration", "Interpreter", "Scope", "defined_functions"]

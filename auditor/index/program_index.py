@@ -41,12 +41,23 @@ class FunctionFacts:
     node: FunctionNode
     qualname: str
     names: set[str] = field(default_factory=set)
+    shifts: bool = False
     strings: list[str] = field(default_factory=list)
 
 
-def defined_functions(tree: ast.AST) -> list[FunctionNode]:
-    """All functions and methods defined anywhere in ``tree``, in source order."""
-    return [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+def is_all_but_last(part: ast.expr) -> bool:
+    """Whether a slice is ``:-1`` or ``: n - 1``."""
+    if not isinstance(part, ast.Slice) or part.lower is not None or part.upper is None:
+        return False
+    upper = part.upper
+    if isinstance(upper, ast.UnaryOp) and isinstance(upper.op, ast.USub):
+        return isinstance(upper.operand, ast.Constant) and upper.operand.value == 1
+    return (
+        isinstance(upper, ast.BinOp)
+        and isinstance(upper.op, ast.Sub)
+        and isinstance(upper.right, ast.Constant)
+        and upper.right.value == 1
+    )
 
 
 class ProgramIndex:
@@ -86,6 +97,9 @@ class ProgramIndex:
             elif kind is ast.ClassDef:
                 self.classes.append(node)  # type: ignore[arg-type]
                 prefix = f"{prefix}{node.name}."  # type: ignore[attr-defined]
+            elif kind is ast.Slice and around and is_all_but_last(node):  # type: ignore[arg-type]
+                for facts in around:
+                    facts.shifts = True
             elif kind is ast.AugAssign and around and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
                 own = around[-1].node.args
                 if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
@@ -122,6 +136,33 @@ class ProgramIndex:
             if "backward" in f.names or {"autograd", "grad"} <= f.names and "no_grad" not in f.names
         }
         return self._closure(direct)
+
+    @cached_property
+    def _mixing(self) -> set[int]:
+        return self._closure({i for i, f in self.functions.items() if f.shifts or self._attends(f)})
+
+    @cached_property
+    def has_shift(self) -> bool:
+        """Whether a network of this program may mix a position with the one before it."""
+        inside = {id(f) for c in self.classes for f in ast.walk(c) if isinstance(f, FunctionNode)}
+        return any(
+            (f.shifts or f.names & {"roll", "pad", "lerp"}) and (i in inside or "forward" in f.qualname)
+            for i, f in self.functions.items()
+        )
+
+    @staticmethod
+    def _attends(facts: FunctionFacts) -> bool:
+        return bool(facts.names & {"roll", "lerp"}) or any("attn" in n or "attention" in n for n in facts.names)
+
+    @cached_property
+    def calls_out(self) -> bool:
+        """Whether any function names a way to run a program or load a library."""
+        words = {"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"}
+        return any(f.names & words for f in self.functions.values())
+
+    def mixes(self, node: ast.AST) -> bool:
+        """Whether this function, or one it names, attends or mixes neighbouring positions."""
+        return id(node) in self._mixing
 
     @staticmethod
     def _matters(facts: FunctionFacts) -> bool:

@@ -22,11 +22,14 @@ class Kind(StrEnum):
     STEP = "step"  # an optimiser (or a hand-written update) changes parameters
     SCORE = "score"  # a loss on validation tokens is added to an accumulator
     METRIC = "metric"  # a text with a loss or bpb is printed or logged
+    MESSAGE = "message"  # any other text is printed or logged
     EXTERNAL = "external"  # an external program or library is run or loaded
     SERIALIZE = "serialize"  # a model or bytes are written to a file
     LOAD = "load"  # parameters are loaded into an object
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
     MODEL_CALL = "model call"  # a network is applied
+    ATTENTION = "attention"  # attention is computed; ``detail`` says whether documents are kept apart
+    SMEAR = "smear"  # the previous position's state is mixed into the current one
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Event:
     loops: tuple[Loop, ...]
     no_grad: bool
     time: int
+    fallible: bool = False
+    """Whether an exception here is caught in the function or its callers."""
+    forward_pass: int = 0
+    """Which whole forward pass this belongs to (0: none)."""
     roles: frozenset[str] = frozenset()
     settings: frozenset[str] = frozenset()
     text: str | None = None

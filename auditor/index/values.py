@@ -224,8 +224,11 @@ def join(first: Value | None, second: Value | None) -> Value:
         if len(options) == 1:
             return options[0]
         return Choice(roles=roles_of(options), settings=settings_of(options), options=options)
+    roles = first.roles | second.roles
+    if any(isinstance(v, Const) and v.value is None for v in (first, second)):
+        roles |= {"maybe-none"}
     return Value(
-        roles=first.roles | second.roles,
+        roles=roles,
         settings=first.settings | second.settings,
         text=first.text if first.text is not None else second.text,
         born=first.born or second.born,

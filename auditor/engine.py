@@ -1,0 +1,216 @@
+"""Judges a submission: reads each record folder, asks every rule, applies the policy, forms the verdict."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+
+import rules
+from auditor import __version__
+from auditor.errors import UsageError
+from auditor.reading import Reading
+from auditor.submission import RecordFolder, Submission, SubmissionKind
+from auditor.verdict import (
+    Confidence,
+    Effect,
+    FolderVerdict,
+    Outcome,
+    Overall,
+    Policy,
+    ReportedMetric,
+    RunConfig,
+    Status,
+    SubmissionInfo,
+    Tool,
+    Verdict,
+    overall,
+)
+from rules.base import Finding, Rule
+
+KIND_NOTES = {
+    SubmissionKind.DOCUMENTS: "The pull request changes documents only: there is no code to audit.",
+    SubmissionKind.ROOT_SCRIPT: (
+        "The pull request changes the repository's own scripts and adds no record folder."
+    ),
+    SubmissionKind.CODE_ELSEWHERE: "The pull request adds code outside of a record folder.",
+    SubmissionKind.EMPTY: "The pull request changes nothing against its base.",
+}
+
+
+def select(slugs: Sequence[str] | None) -> tuple[Rule, ...]:
+    """The rules with these slugs, or all of them.
+
+    Raises:
+        UsageError: a slug is not in the catalogue.
+    """
+    available = {rule.slug: rule for rule in rules.discover()}
+    if not slugs:
+        return tuple(available.values())
+    for slug in slugs:
+        if slug not in available:
+            close = difflib.get_close_matches(slug, available, n=2)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known rules: {', '.join(available)}"
+            raise UsageError(f"there is no rule {slug!r}; {hint}")
+    return tuple(available[slug] for slug in dict.fromkeys(slugs))
+
+
+def audit(
+    submission: Submission,
+    *,
+    policy: Policy = Policy.OFFICIAL,
+    slugs: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """The verdict on ``submission`` under ``policy``, with all rules or those named by ``slugs``.
+
+    Raises:
+        UsageError: a slug is not in the catalogue.
+    """
+    chosen = select(slugs)
+    judged: list[tuple[int, Reading, FolderVerdict]] = []
+    for folder in submission.folders:
+        if progress is not None:
+            progress(f"reading {folder.path or 'the submission'}")
+        judged.append(_judge(submission, folder, chosen, policy))
+    judged.sort(key=lambda j: (-j[0], j[2].folder), reverse=False)
+    notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
+    if not judged:
+        return _nothing_to_judge(submission, chosen, policy, notes)
+    main = judged[0][2]
+    others = tuple(sorted((j[2] for j in judged[1:]), key=lambda f: f.folder))
+    if others:
+        notes.append(
+            f"The pull request touches {len(judged)} record folders; the claim is taken from {main.folder},"
+            f" {_why(judged[0][1])}."
+        )
+    verdicts = [main.verdict, *(o.verdict for o in others)]
+    worst = next(v for v in Overall if v in verdicts)
+    return Verdict(
+        verdict=worst,
+        policy=policy,
+        submission=_info(submission, main.folder, main.track, notes),
+        run_config=main.run_config,
+        outcomes=main.outcomes,
+        other_folders=others,
+        not_checked=_not_checked(judged[0][1], chosen),
+        tool=Tool(version=__version__),
+    ).with_digest()
+
+
+def _judge(
+    submission: Submission, folder: RecordFolder, chosen: Sequence[Rule], policy: Policy
+) -> tuple[int, Reading, FolderVerdict]:
+    reading = Reading(submission, folder)
+    outcomes = tuple(_outcome(rule, reading, policy) for rule in chosen)
+    deciding = frozenset(rule.slug for rule in chosen if rule.decides(policy))
+    verdict = FolderVerdict(
+        folder=folder.path,
+        track=folder.track,
+        verdict=overall(outcomes, deciding),
+        run_config=reading.run_config(s for o in outcomes for s in o.settings),
+        outcomes=outcomes,
+    )
+    return _claim_weight(reading), reading, verdict
+
+
+def _outcome(rule: Rule, reading: Reading, policy: Policy) -> Outcome:
+    try:
+        finding = rule.check(reading)
+    except RecursionError:
+        finding = Finding(Status.UNKNOWN, "The code is nested too deeply to be followed.", Confidence.HIGH)
+    return Outcome(
+        rule=rule.slug,
+        status=finding.status,
+        effect=rule.effect(finding, policy),
+        confidence=finding.confidence,
+        reason=finding.reason,
+        evidence=finding.evidence,
+        call_path=finding.call_path,
+        settings=finding.settings,
+        fix=finding.fix,
+    )
+
+
+def _claim_weight(reading: Reading) -> int:
+    """How much speaks for this folder as the one that carries the claim."""
+    added = any(f.change == "added" and f.path.endswith(".py") for f in reading.folder.files)
+    weight = 0
+    weight += 8 if reading.run.claim.val_bpb is not None else 0
+    weight += 4 if reading.run.logs else 0
+    weight += 2 if reading.folder.track == "record" else 0
+    weight += 16 if added else 0
+    weight += 1 if reading.python_files else 0
+    return weight
+
+
+def _why(reading: Reading) -> str:
+    claim = reading.run.claim.val_bpb
+    if claim is not None:
+        return f"whose submission.json states {claim} bits per byte"
+    return "which adds a script" if reading.python_files else "the first by name"
+
+
+def _info(
+    submission: Submission, folder: str | None, track: str, notes: Sequence[str]
+) -> SubmissionInfo:
+    return SubmissionInfo(
+        source=submission.source,
+        repository=submission.repository,
+        number=submission.number,
+        head=submission.head,
+        base=submission.base,
+        kind=submission.kind.value,
+        author=submission.author,
+        title=submission.title,
+        state=submission.state,
+        metadata_note=submission.metadata_note,
+        folder=folder,
+        track=track,
+        notes=tuple(notes),
+    )
+
+
+def _not_checked(reading: Reading, chosen: Sequence[Rule]) -> tuple[str, ...]:
+    """What a reader must not take this verdict to cover."""
+    missing = len(rules.discover()) - len(chosen)
+    notes = [
+        "Only the rules listed here were checked; the rest of the catalogue was not.",
+        "Nothing was executed: training, timing, artifact size and the claimed figures were not reproduced.",
+    ]
+    if missing:
+        notes.append(f"{missing} more rules exist that this run was asked to leave out.")
+    if not reading.run.logs:
+        notes.append("The folder holds no train log: switches are read from the code and launch command alone.")
+    opened = reading.__dict__.get("_indexes", {})
+    unread = [p for p in reading.python_files if p not in opened]
+    if unread:
+        shown = ", ".join(sorted(unread)[:4]) + (" ..." if len(unread) > 4 else "")
+        notes.append(f"Python files that the entry script does not import were not followed: {shown}")
+    native = [f.path for f in reading.folder.files if f.name.endswith((".c", ".cc", ".cpp", ".cu", ".so", ".rs"))]
+    if native:
+        notes.append(f"Native code was not read: {', '.join(native[:4])}")
+    return tuple(notes)
+
+
+def _nothing_to_judge(
+    submission: Submission, chosen: Sequence[Rule], policy: Policy, notes: Sequence[str]
+) -> Verdict:
+    outcomes = tuple(
+        Outcome(
+            rule=rule.slug,
+            status=Status.NOT_APPLICABLE,
+            effect=Effect.NONE,
+            confidence=Confidence.HIGH,
+            reason="There is no record folder and no script to read.",
+        )
+        for rule in chosen
+    )
+    return Verdict(
+        verdict=Overall.NO_VIOLATION_FOUND,
+        policy=policy,
+        submission=_info(submission, None, "unknown", notes),
+        run_config=RunConfig(reported=ReportedMetric(how="no code to read")),
+        outcomes=outcomes,
+        not_checked=("Nothing was checked: the submission holds no code.",),
+        tool=Tool(version=__version__),
+    ).with_digest()

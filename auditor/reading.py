@@ -1,0 +1,515 @@
+"""One record folder, read: its programs, its run, its trace, and the evaluation that produced the number.
+
+This is all a rule gets. Everything is built once, on first use, and shared by all rules.
+"""
+
+from __future__ import annotations
+
+import ast
+import lzma
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import brotli
+
+from auditor.index.interpreter import Interpreter
+from auditor.index.program_index import ProgramIndex
+from auditor.index.trace import CallFrame, Event, Guard, Kind, Trace
+from auditor.index.values import HOLE
+from auditor.runconfig import ReportedLabel, RunEvidence
+from auditor.submission import RecordFolder, Submission, SubmissionFile
+from auditor.unpack import Program, read_program
+from auditor.verdict import (
+    Evidence,
+    Frame,
+    ReportedMetric,
+    RunConfig,
+    Setting,
+    SettingValue,
+)
+
+ENTRY_NAME = re.compile(r"^train_gpt[\w.-]*\.py$")
+MAX_CANDIDATES = 4
+
+
+class LaunchedConfiguration:
+    """Answers the interpreter's questions from the run's files (launch command < submission.json < log)."""
+
+    def __init__(self, run: RunEvidence) -> None:
+        self.run = run
+        self.asked: dict[str, str | None] = {}
+
+    def environment(self, name: str) -> str | None:
+        return self._value(name, env=name)
+
+    def flag(self, name: str) -> str | None:
+        return self._value(f"--{name}", flag=name)
+
+    def logged(self, attribute: str) -> str | None:
+        key = f".{attribute}"
+        if key not in self.asked:
+            found = self.run.setting(attribute=attribute)
+            logs = [v for v in found if v.origin == "log"]
+            self.asked[key] = self.run.effective(attribute=attribute).value if logs else None
+        return self.asked[key]
+
+    def _value(self, key: str, **names: str) -> str | None:
+        if key not in self.asked:
+            effective = self.run.effective(**names)
+            undecided = effective.conflict is not None and effective.values[-1].origin != "log"
+            self.asked[key] = None if undecided else effective.value
+        return self.asked[key]
+
+
+@dataclass(frozen=True)
+class ReportedEvaluation:
+    """The metric event in the code that the claimed number came from, and the scores that feed it."""
+
+    metric: Event | None
+    scores: tuple[Event, ...]
+    log: ReportedLabel | None
+    how: str
+
+    @property
+    def function(self) -> CallFrame | None:
+        """The evaluation function: the call whose accumulator the first score went to."""
+        for score in self.scores:
+            for frame in score.frames:
+                if frame.id == score.frame:
+                    return frame
+        return None
+
+    def first_score(self) -> Event | None:
+        return self.scores[0] if self.scores else None
+
+
+class Reading:
+    """One record folder, ready to be judged."""
+
+    def __init__(self, submission: Submission, folder: RecordFolder) -> None:
+        self.submission = submission
+        self.folder = folder
+        self.notes: list[str] = []
+
+    # -- what was shipped --------------------------------------------------------------------------------
+
+    @cached_property
+    def run(self) -> RunEvidence:
+        """Launch commands, logs and claim."""
+        return RunEvidence.collect(self.folder)
+
+    @cached_property
+    def _siblings(self) -> dict[str, SubmissionFile]:
+        prefix = len(self.folder.path) + 1 if self.folder.path not in ("", ".") else 0
+        return {f.path[prefix:]: f for f in self.folder.files if f.change != "deleted"}
+
+    @cached_property
+    def python_files(self) -> dict[str, SubmissionFile]:
+        """Python files by path relative to the folder."""
+        return {path: f for path, f in self._siblings.items() if path.endswith(".py")}
+
+    def index(self, relative: str) -> ProgramIndex | None:
+        """The index of one Python file of the folder, unpacked if need be; None if there is no such file."""
+        cache: dict[str, ProgramIndex] = self.__dict__.setdefault("_indexes", {})
+        if relative not in cache:
+            file = self.python_files.get(relative)
+            if file is None:
+                return None
+            cache[relative] = ProgramIndex(read_program(file, self._siblings))
+        return cache[relative]
+
+    def opened(self) -> list[ProgramIndex]:
+        """The programs that were read: the entry script and what it imports."""
+        return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
+
+    def compressed_sizes(self, path: str) -> list[int]:
+        """Bytes of one file under the compressors that submissions use on their own code."""
+        file = next((f for f in self.folder.files if f.path == path), None)
+        if file is None:
+            return []
+        data = file.data
+        return [len(lzma.compress(data, preset=p)) for p in (6, 9 | lzma.PRESET_EXTREME)] + [
+            len(brotli.compress(data, quality=11, lgwin=24)),
+            len(zlib.compress(data, 9)),
+        ]
+
+    @cached_property
+    def entry_candidates(self) -> list[str]:
+        """Scripts that may be the one that was run, best first."""
+        found: list[str] = []
+        for launch in self.run.claimed_launches:
+            if launch.script:
+                name = launch.script.split("/")[-1]
+                found += [p for p in self.python_files if p == launch.script.lstrip("./")]
+                found += [p for p in self.python_files if p == name or p.split("/")[-1] == name]
+        scripts = sorted(self.python_files, key=lambda p: (p.count("/"), -self.python_files[p].size))
+        found += [p for p in scripts if p.split("/")[-1] == "train_gpt.py"]
+        found += [p for p in scripts if ENTRY_NAME.match(p.split("/")[-1])]
+        found += [p for p in scripts if re.search(r"train|main|run", p.split("/")[-1])]
+        found += scripts
+        return list(dict.fromkeys(found))[:MAX_CANDIDATES]
+
+    # -- what it does ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _chosen(self) -> tuple[str | None, Trace, ReportedEvaluation]:
+        """The entry script: the first candidate whose code prints the line the claim was read from."""
+        best: tuple[int, str, Trace, ReportedEvaluation] | None = None
+        for relative in self.entry_candidates:
+            trace = self._trace(relative, open_guards=False)
+            reported = self._reported_in(trace)
+            matched = reported.metric is not None and reported.log is not None and "log line" in reported.how
+            rank = 2 if matched else 1 if reported.scores else 0
+            if best is None or rank > best[0]:
+                best = (rank, relative, trace, reported)
+            if rank == 2 or (rank == 1 and self.run.reported() is None):
+                break
+        if best is None:
+            return None, Trace(), ReportedEvaluation(None, (), self.run.reported(), "there is no Python script")
+        return best[1:]
+
+    def _trace(self, relative: str, *, open_guards: bool) -> Trace:
+        entry = self.index(relative)
+        if entry is None or entry.program.tree is None:
+            return Trace()
+        configuration = LaunchedConfiguration(self.run)
+        return Interpreter(
+            entry, _Siblings(self, relative), configuration, open_guards=open_guards
+        ).run()
+
+    @property
+    def entry(self) -> ProgramIndex | None:
+        """The index of the entry script."""
+        return self.index(self._chosen[0]) if self._chosen[0] is not None else None
+
+    @property
+    def trace(self) -> Trace:
+        """What happens under the effective configuration."""
+        return self._chosen[1]
+
+    @cached_property
+    def open_trace(self) -> Trace:
+        """What could happen if every setting were free: the difference is latent."""
+        relative = self._chosen[0]
+        return self._trace(relative, open_guards=True) if relative is not None else Trace()
+
+    @property
+    def reported(self) -> ReportedEvaluation:
+        """The evaluation behind the claimed number."""
+        return self._chosen[2]
+
+    def unreadable(self) -> str | None:
+        """Why nothing can be said about the code, or None."""
+        if not self.python_files:
+            return "the folder holds no Python file"
+        entry = self.entry
+        if entry is None:
+            return "no entry script was found"
+        if entry.program.problem is not None:
+            return f"{entry.program.file}: {entry.program.detail or entry.program.problem}"
+        return None
+
+    def _reported_in(self, trace: Trace) -> ReportedEvaluation:
+        label = self.run.reported()
+        scores = {e.seq: e for e in trace.events if e.kind is Kind.SCORE}
+        metrics = trace.of(Kind.METRIC)
+        scored = [m for m in metrics if any(r.startswith("score:") for r in m.roles)]
+        if label is not None:
+            lines = [label.text, *(a.text for a in label.alternatives)]
+            for text in lines:
+                matching = [m for m in metrics if m.text and prints(m.text, text)]
+                chosen = _last_scored(matching) or (matching[-1] if matching else None)
+                if chosen is not None:
+                    how = "the code prints the log line that carries the claimed number"
+                    if not label.linked:
+                        how = f"the code prints the last result's log line ({label.how})"
+                    return ReportedEvaluation(chosen, _feeding(chosen, scores), label, how)
+        outside = [m for m in scored if not m.loops] or scored
+        if outside:
+            why = "no log" if label is None else "no printed text in the code matches the log's last result"
+            how = f"{why}; taken as the last evaluation that the script prints"
+            return ReportedEvaluation(outside[-1], _feeding(outside[-1], scores), label, how)
+        return ReportedEvaluation(None, (), label, "no evaluation that prints a result was found in the code")
+
+    # -- did it run? -------------------------------------------------------------------------------------
+
+    def log_lines_like(self, text: str) -> list[tuple[str, int, str]]:
+        """Lines of the claim's logs that a print of the partly known ``text`` can have produced."""
+        pattern = _pattern(text)
+        return self.run.find(re.compile(pattern)) if pattern is not None else []
+
+    def log_place(self, pattern: str) -> tuple[str, int, str] | None:
+        """The first line of the claim's logs that matches."""
+        found = self.run.find(re.compile(pattern))
+        return found[0] if found else None
+
+    @cached_property
+    def log_is_whole(self) -> bool:
+        """Whether the claim's logs hold most of what the script always prints.
+
+        Only then does a missing line mean that its code did not run.
+        """
+        if not self.run.claim_runs:
+            return False
+        always = {
+            e.text
+            for e in self.trace.events
+            if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text and not e.undecided and _pattern(e.text)
+        }
+        patterns = [p for text in sorted(always) if (p := _pattern(text)) is not None][:40]
+        if len(patterns) < 4:
+            return False
+        hits = sum(1 for p in patterns if self.run.find(re.compile(p)))
+        return hits * 10 >= len(patterns) * 6
+
+    def ran(self, event: Event) -> tuple[bool | None, Evidence | None]:
+        """Whether the logs show that ``event`` happened: by the texts its function always prints around it."""
+        for depth in range(len(event.frames), 0, -1):
+            frame = event.frames[depth - 1]
+            near = self._messages_in(frame.id)
+            if frame.definition is None or depth <= 2:
+                near = [m for m in near if m.guards and _same_branch(m, event)]
+            else:
+                near = [m for m in near if _implied(m, event)]
+            told = [(m, p) for m in near if (p := _pattern(m.text or "")) is not None]
+            if not told:
+                continue
+            for message, pattern in told:
+                place = self.log_place(pattern)
+                if place is None:
+                    continue
+                if set(_undecided(event)) <= set(_guards(message)) and not event.fallible:
+                    return True, self.log_evidence(*place, role="the log shows that this ran")
+                return None, None
+            return (False, None) if self.log_is_whole else (None, None)
+        return None, None
+
+    def _messages_in(self, frame: int) -> list[Event]:
+        return [
+            e
+            for e in self.trace.events
+            if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.frames and e.frames[-1].id == frame
+        ]
+
+    # -- evidence ----------------------------------------------------------------------------------------
+
+    def evidence(self, program: Program, node: ast.AST, role: str) -> Evidence:
+        """A place in the code."""
+        line = getattr(node, "lineno", 1)
+        column = getattr(node, "col_offset", 0) + 1
+        shipped_line = shipped_column = None
+        if program.view == "unpacked":
+            shipped_line, shipped_column = program.locate(line, column)
+        return Evidence(
+            file=program.file,
+            line=max(line, 1),
+            column=max(column, 1),
+            snippet=program.snippet(line, column),
+            role=role,
+            view=program.view,
+            shipped_line=shipped_line,
+            shipped_column=shipped_column,
+        )
+
+    def at(self, event: Event, role: str) -> Evidence:
+        """The place of an event."""
+        return self.evidence(event.program, event.node, role)
+
+    def log_evidence(self, file: str, line: int, text: str, role: str) -> Evidence:
+        """A line of a log or document."""
+        return Evidence(file=file, line=max(line, 1), column=1, snippet=text.strip()[:200], role=role)
+
+    def setting_evidence(self, names: Iterable[str]) -> tuple[Evidence, ...]:
+        """Where the values of these settings were read, strongest source of each."""
+        found: list[Evidence] = []
+        for name in sorted(names):
+            values = self.values_of(name)
+            if values:
+                best = values[-1]
+                found.append(
+                    Evidence(
+                        file=best.file,
+                        line=best.line,
+                        column=1,
+                        snippet=f"{name} = {best.value}"[:200],
+                        role=f"setting {name}, from the {best.origin}",
+                    )
+                )
+        return tuple(found[:6])
+
+    def values_of(self, name: str) -> tuple[SettingValue, ...]:
+        """Every value seen for a setting, weakest first, whichever way it is named."""
+        if name.startswith("--"):
+            return self.run.setting(flag=name[2:])
+        return self.run.setting(env=name, attribute=name)
+
+    def call_path(self, event: Event) -> tuple[Frame, ...]:
+        """The calls from the entry point to an event."""
+        path: list[Frame] = []
+        for frame in event.frames:
+            program = frame.caller or frame.program
+            line = getattr(frame.call, "lineno", 1) if frame.call is not None else 1
+            path.append(Frame(function=frame.function, file=program.file, line=max(line, 1)))
+        return tuple(path)
+
+    def guard_evidence(self, guards: Sequence[Guard], role: str) -> tuple[Evidence, ...]:
+        """The conditions on the path."""
+        return tuple(self.evidence(g.program, g.node, role) for g in guards[-3:])
+
+    # -- for the verdict ---------------------------------------------------------------------------------
+
+    def run_config(self, settings: Iterable[str]) -> RunConfig:
+        """The run as read: script, phases, reported metric, and the settings that outcomes rest on."""
+        entry = self.entry
+        reported = self.reported
+        label = reported.log
+        function = reported.function
+        definition = function.definition if function is not None else None
+        shown: list[Setting] = []
+        for name in sorted(set(settings)):
+            values = self.values_of(name)
+            if not values:
+                continue
+            effective = (
+                self.run.effective(flag=name[2:])
+                if name.startswith("--")
+                else self.run.effective(env=name, attribute=name)
+            )
+            shown.append(
+                Setting(name=name, value=effective.value, values=values, conflict=effective.conflict)
+            )
+        return RunConfig(
+            script=entry.program.file if entry is not None else None,
+            entry_point=self._entry_point(),
+            phases=self._phases(),
+            reported=ReportedMetric(
+                label=label.label if label is not None else None,
+                value=label.value if label is not None else None,
+                log_file=label.file if label is not None else None,
+                log_line=label.line if label is not None else None,
+                evaluation=function.function if function is not None else None,
+                file=function.program.file if function is not None else None,
+                line=getattr(definition, "lineno", None) if definition is not None else None,
+                how=reported.how,
+            ),
+            settings=tuple(shown),
+            launch_commands=tuple(launch.text[:400] for launch in self.run.claimed_launches[:4]),
+            logs=tuple(dict.fromkeys(r.file for r in self.run.claim_runs)),
+            notes=(*self.run.notes[:8], *self._entry_notes()),
+        )
+
+    def _entry_notes(self) -> tuple[str, ...]:
+        notes = []
+        entry = self.entry
+        if entry is not None:
+            if entry.program.layers:
+                notes.append(f"{entry.program.file} was unpacked: {' <- '.join(entry.program.layers)}")
+            if entry.program.rewritten:
+                notes.append(f"{entry.program.file} uses newer syntax and was rewritten for reading")
+        if self.trace.truncated:
+            notes.append(f"the trace is incomplete: {self.trace.truncated}")
+        return tuple(notes)
+
+    def _entry_point(self) -> str | None:
+        for event in self.trace.events:
+            if len(event.frames) > 1:
+                return event.frames[1].function
+        return "<module>" if self.trace.events else None
+
+    def _phases(self) -> tuple[str, ...]:
+        """Train, adapt, serialise, load, evaluate, report: in the order in which the trace shows them."""
+        found: list[str] = []
+        reported = {e.seq for e in self.reported.scores}
+        for event in self.trace.events:
+            phase = None
+            if event.kind is Kind.STEP:
+                phase = "adapt on validation" if "val" in event.roles else "train"
+            elif event.kind is Kind.SERIALIZE:
+                phase = "serialise"
+            elif event.kind is Kind.LOAD:
+                phase = "load"
+            elif event.kind is Kind.SCORE:
+                phase = "evaluate (reported)" if event.seq in reported else "evaluate"
+            elif event is self.reported.metric:
+                phase = "report"
+            if phase is not None and (not found or found[-1] != phase):
+                found.append(phase)
+        return tuple(found[:24])
+
+
+class _Siblings:
+    """Modules of the folder by import name, indexed when first imported."""
+
+    def __init__(self, reading: Reading, entry: str) -> None:
+        self.reading = reading
+        folder = entry.rsplit("/", 1)[0] + "/" if "/" in entry else ""
+        self.paths: dict[str, str] = {}
+        for path in reading.python_files:
+            for base in ("", folder):
+                if path.startswith(base) and path != entry:
+                    name = path[len(base) :].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+                    self.paths.setdefault(name, path)
+
+    def get(self, name: str, /) -> ProgramIndex | None:
+        path = self.paths.get(name)
+        return self.reading.index(path) if path is not None else None
+
+
+def _pattern(text: str) -> str | None:
+    """A regular expression for what a partly known text prints; None if too little of it is known."""
+    longest = max((piece.strip() for piece in text.split("\n")), key=len)
+    pieces = longest.split(HOLE)
+    if sum(c.isalnum() for piece in pieces for c in piece) < 6:
+        return None
+    return ".*?".join(re.escape(re.sub(r"\s+", " ", p)) for p in pieces).replace(r"\ ", r"\s+")
+
+
+def prints(text: str, line: str) -> bool:
+    """Whether a print of ``text`` (with unknown parts) can have produced ``line``."""
+    pattern = _pattern(text)
+    return pattern is not None and re.search(pattern, line) is not None
+
+
+def _last_scored(metrics: list[Event]) -> Event | None:
+    scored = [m for m in metrics if any(r.startswith("score:") for r in m.roles)]
+    outside = [m for m in scored if not m.loops]
+    return (outside or scored)[-1] if scored else None
+
+
+def _feeding(metric: Event, scores: dict[int, Event]) -> tuple[Event, ...]:
+    """The score events whose sum the metric prints: those of the latest evaluation among them."""
+    found = [
+        scores[int(r.removeprefix("score:"))]
+        for r in metric.roles
+        if r.startswith("score:") and int(r.removeprefix("score:")) in scores
+    ]
+    if not found:
+        return ()
+    found.sort(key=lambda e: e.seq)
+    last = found[-1]
+    around = {f.id for f in last.frames} - {f.id for f in metric.frames}
+    kept = [e for e in found if e.frame == last.frame or e.frame in around]
+    return tuple(kept or [last])
+
+
+def _guards(event: Event) -> list[tuple[int, bool]]:
+    return [(id(g.node), g.negated) for g in event.guards]
+
+
+def _undecided(event: Event) -> list[tuple[int, bool]]:
+    return [(id(g.node), g.negated) for g in event.undecided]
+
+
+def _same_branch(message: Event, event: Event) -> bool:
+    """Whether the message is printed exactly in the guarded branch that leads to the event."""
+    ours, theirs = _guards(event), _guards(message)
+    return bool(theirs) and ours[: len(theirs)] == theirs and len(message.loops) <= len(event.loops)
+
+
+def _implied(message: Event, event: Event) -> bool:
+    """Whether the message is printed whenever the event happens."""
+    ours = set(_guards(event))
+    return set(_undecided(message)) <= ours and len(message.loops) <= len(event.loops) + 1

@@ -1,0 +1,80 @@
+"""Line bookkeeping shared by the readers of logs, documents and scripts."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+
+_NEWLINE = re.compile("\n")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
+
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "enabled"), "1"),
+    **dict.fromkeys(("false", "no", "off", "disabled"), "0"),
+}
+
+MAX_LINE = 20_000
+"""Longer lines (packed code, dumped tensors) are never parsed."""
+
+
+@dataclass(frozen=True)
+class TextIndex:
+    """A text with 1-based line numbers as editors count them (by line feed)."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> TextIndex:
+        """Index ``text`` after removing terminal colour codes, which change no line number."""
+        return cls(_ANSI.sub("", text) if "\x1b" in text else text)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Offset at which each line begins."""
+        return [0, *(m.end() for m in _NEWLINE.finditer(self.text))]
+
+    def line_of(self, offset: int) -> int:
+        """The 1-based line that holds the character at ``offset``."""
+        return bisect_right(self.starts, offset)
+
+    def line(self, number: int) -> str:
+        """The text of a 1-based line; of a progress bar redrawn with carriage returns, its last state."""
+        if not 1 <= number <= len(self.starts):
+            return ""
+        end = self.starts[number] - 1 if number < len(self.starts) else len(self.text)
+        raw = self.text[self.starts[number - 1] : end].rstrip("\r")
+        return raw.rsplit("\r", 1)[-1] if "\r" in raw else raw
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def decimal(text: object) -> Decimal | None:
+    """``text`` as an exact finite decimal, or None. Written digits are kept, so 1.0810 is not 1.081."""
+    if isinstance(text, bool) or text is None:
+        return None
+    try:
+        value = Decimal(str(text).strip())
+    except (InvalidOperation, ValueError):
+        return None
+    # figures have few digits; a million places would only serve to stall the arithmetic
+    return value if value.is_finite() and decimals(value) <= 40 and abs(value.adjusted()) <= 40 else None
+
+
+def decimals(value: Decimal) -> int:
+    """Number of digits written after the point."""
+    exponent = value.as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def canonical(value: str) -> str:
+    """A form in which two spellings of one setting value are equal: True/true/"1.0"/1, quotes, case."""
+    text = value.strip().strip("'\"").strip()
+    number = decimal(text) if len(text) < 40 else None
+    if number is not None and abs(number.adjusted()) < 40:
+        return f"{number.normalize():f}" if number else "0"
+    lowered = text.lower()
+    return _BOOLEANS.get(lowered, lowered)

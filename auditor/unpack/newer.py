@@ -1,0 +1,385 @@
+"""Reading syntax newer than the running interpreter: 3.12 f-strings, PEP 695 and 3.14's bare ``except A, B``.
+
+The text itself is never changed. What this interpreter can't parse is covered by stand-ins of the same extent,
+so that every other node keeps its position, and the covered f-strings are put back into the tree as
+``ast.JoinedStr`` nodes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
+
+MAX_LIBCST_BYTES = 2 << 20
+MAX_BRACKETS = 200
+MAX_EFFORT = 100_000_000
+"""Bound on the sum of squared logical line lengths (in tokens): LibCST's time is quadratic in these."""
+STACK_BYTES = 256 << 20
+"""LibCST recurses natively, some 3 kB a level and more; a thread of its own gets room for it."""
+MAX_BARE_EXCEPTS = 200
+
+PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+"""What ast.parse raises on bad input (UnicodeError is a ValueError)."""
+
+
+class NewerSyntaxError(Exception):
+    """The text is no valid Python of any version we can read. ``line`` and ``column`` are 1-based."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+class TooDeepError(Exception):
+    """The text is too large or too deeply nested to be handed to LibCST safely."""
+
+
+def quiet_parse(text: str) -> ast.Module:
+    """``ast.parse`` without the SyntaxWarnings that other people's escape sequences provoke."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
+
+
+_TOKEN = re.compile(
+    r"""(?P<string>(?<![\w'"])[rRbBuU]{0,2}(?:\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}
+        |"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+      |(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<newline>\n)|(?P<other>\w+|[^\s\w])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def check_nesting(text: str) -> None:
+    """Raise TooDeepError when ``text`` could overflow LibCST's native stack or keep it busy for long."""
+    if len(text) > MAX_LIBCST_BYTES:
+        raise TooDeepError(f"{len(text):,} characters")
+    depth = tokens = effort = 0
+    for match in _TOKEN.finditer(text):
+        tokens += 1
+        kind = match.lastgroup
+        if kind == "open":
+            depth += 1
+            if depth > MAX_BRACKETS:
+                raise TooDeepError(f"brackets nested more than {MAX_BRACKETS} deep")
+        elif kind == "close":
+            depth = max(0, depth - 1)
+        elif kind == "newline" and depth == 0:
+            effort += tokens * tokens
+            tokens = 0
+    if effort + tokens * tokens > MAX_EFFORT:
+        raise TooDeepError("expressions of too many tokens")
+
+
+T = TypeVar("T")
+
+
+def _with_room(work: Callable[[], T]) -> T:
+    """``work()``, run in a thread with a large stack; its exception is raised here."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed over to the caller's thread below
+            failure.append(error)
+
+    before = threading.stack_size(STACK_BYTES)
+    try:
+        thread = threading.Thread(target=target)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """One stretch of text that this interpreter can't parse: character offsets, the stand-in, the real node."""
+
+    start: int
+    end: int
+    stand_in: str
+    node: ast.expr | None
+
+
+def _blank(text: str) -> str:
+    """``text`` as white space of the same extent."""
+    return re.sub(r"[^\n]", " ", text)
+
+
+def _parses(source: str) -> bool:
+    try:
+        quiet_parse(f"({source}\n)")
+    except PARSE_ERRORS:
+        return False
+    return True
+
+
+def _line_starts(text: str) -> list[int]:
+    return [0, *(m.end() for m in re.finditer(r"\n", text))]
+
+
+class _Finder(cst.CSTVisitor):
+    """Collects the covers of one module."""
+
+    METADATA_DEPENDENCIES = (PositionProvider,)
+
+    def __init__(self, text: str, module: cst.Module) -> None:
+        super().__init__()
+        self.text = text
+        self.module = module
+        self.starts = _line_starts(text)
+        self.covers: list[_Cover] = []
+
+    def _span(self, node: cst.CSTNode) -> tuple[int, int]:
+        place = self.get_metadata(PositionProvider, node)
+        return (
+            self.starts[place.start.line - 1] + place.start.column,
+            self.starts[place.end.line - 1] + place.end.column,
+        )
+
+    def _string(self, node: cst.BaseString) -> bool:
+        start, end = self._span(node)
+        source = self.text[start:end]
+        if "{" not in source or _parses(source):
+            return False
+        # Brackets, not a bare name: a keyword may follow the closing quote without a space.
+        stand_in = "(_" + _blank(source[2:-1]) + ")"
+        self.covers.append(_Cover(start, end, stand_in, self._build(node)))
+        return False
+
+    def visit_FormattedString(self, node: cst.FormattedString) -> bool:
+        return self._string(node)
+
+    def visit_TemplatedString(self, node: Any) -> bool:
+        return self._string(node)
+
+    def visit_ConcatenatedString(self, node: cst.ConcatenatedString) -> bool:
+        return self._string(node)
+
+    def visit_TypeParameters(self, node: cst.TypeParameters) -> bool:
+        start, end = self._span(node)
+        self.covers.append(_Cover(start, end, _blank(self.text[start:end]).replace("\n", " "), None))
+        return False
+
+    def visit_TypeAlias(self, node: cst.TypeAlias) -> None:
+        start, _ = self._span(node)
+        name, name_end = self._span(node.name)
+        self.covers.append(
+            _Cover(start, name_end, self.text[name:name_end] + " " * (name - start), None),
+        )
+
+    def _build(self, node: cst.BaseString) -> ast.expr:
+        """The ast node of a string that this interpreter can't parse."""
+        values = self._values(node)
+        merged: list[ast.expr] = []
+        for value in values:
+            last = merged[-1] if merged else None
+            if (
+                isinstance(value, ast.Constant)
+                and isinstance(last, ast.Constant)
+                and isinstance(last.value, str)
+                and isinstance(value.value, str)
+            ):
+                merged[-1] = ast.Constant(last.value + value.value)
+            else:
+                merged.append(value)
+        return ast.JoinedStr([v for v in merged if not (isinstance(v, ast.Constant) and v.value == "")])
+
+    def _values(self, node: cst.BaseString) -> list[ast.expr]:
+        if isinstance(node, cst.ConcatenatedString):
+            return self._values(node.left) + self._values(node.right)
+        if isinstance(node, cst.SimpleString):
+            return [ast.Constant(ast.literal_eval(node.value))]
+        formatted: Any = node
+        raw = "r" in formatted.start.lower()
+        return self._parts(formatted.parts, raw)
+
+    def _parts(self, parts: Any, raw: bool) -> list[ast.expr]:
+        values: list[ast.expr] = []
+        for part in parts:
+            if hasattr(part, "expression"):
+                values += self._field(part, raw)
+            else:
+                values.append(ast.Constant(_literal(part.value, raw)))
+        return values
+
+    def _field(self, part: Any, raw: bool) -> list[ast.expr]:
+        start, end = self._span(part.expression)
+        expression = _expression(self.text[start:end])
+        line = self.text.count("\n", 0, start)
+        column = len(self.text[self.starts[line] : start].encode())
+        _shift(expression, line, column)
+        spec = part.format_spec
+        conversion = ord(part.conversion) if part.conversion else -1
+        values: list[ast.expr] = []
+        if part.equal is not None:
+            outer_start, outer_end = self._span(part)
+            inner = self.text[outer_start + 1 : outer_end - 1]
+            values.append(ast.Constant(inner[: end - outer_start - 1] + "="))
+            if not part.conversion and spec is None:
+                conversion = ord("r")
+        format_spec = None if spec is None else ast.JoinedStr(self._parts(spec, raw))
+        values.append(ast.FormattedValue(expression, conversion, format_spec))
+        return values
+
+
+def _literal(source: str, raw: bool) -> str:
+    """The value of the literal part of an f-string."""
+    source = source.replace("{{", "{").replace("}}", "}")
+    if raw or "\\" not in source:
+        return source
+    # All quotes are escaped first, whatever the outer ones were, so that any literal can hold the text.
+    quoted = re.sub(r"(\\.)|(\")", lambda m: m[1] or '\\"', source, flags=re.DOTALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = ast.literal_eval('"""' + quoted + '"""')
+    return str(value)
+
+
+def _expression(source: str) -> ast.expr:
+    """Parse one expression, newer syntax included. Positions count from line 1, column 0 of ``source``."""
+    text = f"({source}\n)"
+    try:
+        module = quiet_parse(text)
+    except PARSE_ERRORS:
+        module = _covered(text)
+    statement = module.body[0]
+    if not isinstance(statement, ast.Expr):
+        raise ValueError("not an expression")
+    _shift(statement.value, 0, -1)
+    return statement.value
+
+
+def _shift(tree: ast.AST, lines: int, columns: int) -> None:
+    """Move ``tree``: everything by ``lines``, what stands on its first line by ``columns`` (UTF-8 bytes)."""
+    for node in ast.walk(tree):
+        for line, column in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
+            if (number := getattr(node, line, None)) is not None:
+                if number == 1:
+                    setattr(node, column, max(0, getattr(node, column) + columns))
+                setattr(node, line, number + lines)
+
+
+class _Restorer(ast.NodeTransformer):
+    """Puts the real nodes where their stand-ins are."""
+
+    def __init__(self, nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]]) -> None:
+        self.nodes = nodes
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        # The stand-in is "(_ )": its name begins one byte after the string.
+        found = self.nodes.get((node.lineno, node.col_offset - 1))
+        if found is None or node.id != "_":
+            return node
+        cover, (end_line, end_column) = found
+        built = cover.node
+        assert built is not None
+        for inner in ast.walk(built):
+            if isinstance(inner, ast.expr) and not hasattr(inner, "lineno"):
+                inner.lineno, inner.col_offset = node.lineno, node.col_offset - 1
+                inner.end_lineno, inner.end_col_offset = end_line, end_column
+        return built
+
+
+def _covered(text: str) -> ast.Module:
+    """Parse ``text`` (line ends are all "\\n") with everything newer covered, then put back what can be."""
+    module = cst.parse_module(text)
+    finder = _Finder(text, module)
+    MetadataWrapper(module, unsafe_skip_copy=True).visit(finder)
+    if not finder.covers:
+        raise ValueError("nothing newer in it")
+    pieces: list[str] = []
+    position = 0
+    nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]] = {}
+    starts = finder.starts
+
+    def place(offset: int) -> tuple[int, int]:
+        line = text.count("\n", 0, offset)
+        return line + 1, len(text[starts[line] : offset].encode())
+
+    for cover in sorted(finder.covers, key=lambda c: c.start):
+        original = text[cover.start : cover.end]
+        stand_in = cover.stand_in
+        # Columns are UTF-8 bytes: pad for what the stand-in's ASCII lacks on the last line.
+        tail = original.rsplit("\n", 1)[-1]
+        missing = len(tail.encode()) - len(tail)
+        stand_in = stand_in[:-1] + " " * missing + stand_in[-1:]
+        pieces += [text[position : cover.start], stand_in]
+        position = cover.end
+        if cover.node is not None:
+            nodes[place(cover.start)] = (cover, place(cover.end))
+    pieces.append(text[position:])
+    tree = quiet_parse("".join(pieces))
+    restored: ast.Module = _Restorer(nodes).visit(tree)
+    return restored
+
+
+_BARE_EXCEPT = re.compile(r"(except\*?)(\s+)([\w.]+(?:\s*,\s*[\w.]+)+)(\s*)(?=:)")
+
+
+def _bracket_excepts(text: str) -> str | None:
+    """``text`` with 3.14's bare ``except A, B:`` in brackets where the parser trips over it; None if nowhere."""
+    changed = False
+    lines = text.split("\n")
+    for _ in range(MAX_BARE_EXCEPTS):
+        try:
+            quiet_parse("\n".join(lines))
+        except SyntaxError as error:
+            number = (error.lineno or 0) - 1
+            if "multiple exception types" not in str(error) or not 0 <= number < len(lines):
+                break
+
+            def bracket(match: re.Match[str]) -> str:
+                inner, padding = match[3], match[2][1:] + match[4]
+                # Take the room for the closing bracket from a blank, so that columns stay where they were.
+                if not padding and ", " in inner:
+                    inner = inner.replace(", ", ",", 1)
+                return f"{match[1]}({inner}){padding[1:] if padding else ''}"
+
+            line = _BARE_EXCEPT.sub(bracket, lines[number], count=1)
+            if line == lines[number]:
+                break
+            lines[number] = line
+            changed = True
+        except PARSE_ERRORS:
+            break
+        else:
+            break
+    return "\n".join(lines) if changed else None
+
+
+def parse_newer(text: str) -> ast.Module:
+    """Parse ``text``, which ``ast.parse`` rejected and whose line ends are all "\\n".
+
+    Node positions are those of ``text`` (columns behind ``except A,B:`` without any blank are one too high).
+    Raises NewerSyntaxError when LibCST rejects it too, TooDeepError when it can't be handed to LibCST.
+    """
+    bracketed = _bracket_excepts(text)
+    if bracketed is not None:
+        try:
+            return quiet_parse(bracketed)
+        except PARSE_ERRORS:
+            text = bracketed
+    check_nesting(text)
+    try:
+        return _with_room(lambda: _covered(text))
+    except cst.ParserSyntaxError as error:
+        raise NewerSyntaxError(error.message.splitlines()[0], error.raw_line, error.raw_column + 1) from None
+    except SyntaxError as error:
+        raise NewerSyntaxError(error.msg, error.lineno or 1, error.offset or 1) from None
+    except (ValueError, RecursionError, MemoryError, OverflowError, cst.CSTValidationError) as error:
+        raise NewerSyntaxError(str(error) or type(error).__name__, 1, 1) from None

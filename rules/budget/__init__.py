@@ -1,0 +1,1 @@
+"""Rules about time, size and what may run."""

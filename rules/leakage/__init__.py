@@ -1,0 +1,1 @@
+"""Rules about validation data reaching the weights or the artifact."""

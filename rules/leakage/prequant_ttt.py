@@ -1,0 +1,382 @@
+"""Gradient steps on validation tokens before the pass that is reported.
+
+**What it catches.** After training, and before the evaluation whose result is claimed, an optimiser steps on the
+validation tokens: an "adaptation" of the averaged model before it is quantised, or between quantisation and the
+reported evaluation. The tokens are then scored by weights that have already learnt them.
+
+**Why it breaks the score.** The reported bits per byte are no longer those of a model that has not seen the text:
+every scored token took part, as a target, in an update made before it was scored (condition C3 of issue #1017).
+
+**Legal look-alikes.** Score-first test-time training: a chunk is scored, its loss is added to the reported sum, and only then
+is it trained on, for any number of epochs; per-document adapters trained on the part of the document already
+scored; global SGD over documents already scored earlier in the same pass; throw-away compile warm-up whose weights
+are dropped or restored; the same function fed with training shards; training passes that end after the reported evaluation.
+Adapting to a chunk and then scoring the same chunk inside the evaluation loop is `score-after-adapt`, not this rule.
+
+**How it is read.** The trace of the entry point under the run's effective configuration shows, in order, each optimiser step with the
+tokens its loss came from, and each addition to the reported sum. A step on validation tokens that is finished before
+the reported evaluation scores its first token, on weights that are used afterwards, is active. Where the function that
+steps prints something and the whole log lacks it, the code did not run and the finding is latent.
+
+**Remedy.** Drop the phase, or score each chunk before training on it.
+
+**Ruling.** README, 20 March 2026: test-time training only on tokens already evaluated. Organiser, #1972, 2 May 2026:
+"score-after-adapt on validation data and violates the score-first/C3 rule". Settled.
+"""
+
+from __future__ import annotations
+
+from auditor.index.trace import Event, Kind
+from auditor.reading import Reading
+from auditor.verdict import Confidence, Effect, Evidence, Status
+from rules.base import Example, Finding, Rule
+from rules.examples import script
+
+
+class PrequantTTT(Rule):
+    """See the module's documentation."""
+
+    slug = "prequant-ttt"
+    group = "leakage"
+    title = "gradient steps on validation tokens before the pass that is reported"
+    official = Effect.VIOLATION
+    strict = Effect.VIOLATION
+    precedents = (
+        "README, 20 Mar 2026: test-time training only on tokens already evaluated",
+        "organiser on #1972, 2 May 2026: score-after-adapt on validation data",
+        "legal: #549, #1413, #1493, #1514 (score-first, several epochs), #1610 (global SGD on scored documents)",
+    )
+
+    def check(self, reading: Reading) -> Finding:
+        problem = reading.unreadable()
+        if problem is not None:
+            return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
+        trace = reading.trace
+        reported = reading.reported
+        first = reported.first_score()
+        steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles]
+        harmless: list[tuple[Event, str]] = []
+        open_questions: list[tuple[Event, str]] = []
+        did_not_run: list[Event] = []
+        for step in steps:
+            why = _harmless(reading, step)
+            if why is not None:
+                harmless.append((step, why))
+                continue
+            ran, shown = reading.ran(step)
+            if ran is False:
+                did_not_run.append(step)
+                continue
+            undecided = [g for g in step.undecided if "<exception>" not in g.settings and g.settings]
+            if undecided and ran is None:
+                open_questions.append((step, "a setting on the path is not known for this run"))
+                continue
+            if first is None:
+                open_questions.append((step, "no evaluation that prints a result was found to order it against"))
+                continue
+            return self._active(reading, step, first, shown)
+        if open_questions:
+            step, why = open_questions[0]
+            return Finding(
+                Status.SUSPECT,
+                f"An optimiser steps on validation tokens in {step.frames[-1].function}, but {why}.",
+                Confidence.LOW,
+                (reading.at(step, "trains on validation tokens"), *reading.guard_evidence(step.undecided, "condition not decided")),
+                reading.call_path(step),
+                tuple(sorted(step.settings | {s for g in step.guards for s in g.settings if s[0] != "<"})),
+            )
+        if did_not_run:
+            step = did_not_run[0]
+            return Finding(
+                Status.LATENT,
+                f"{step.frames[-1].function} trains on validation tokens before the reported pass, but the log"
+                " lacks every line it prints: it did not run.",
+                Confidence.MEDIUM,
+                (reading.at(step, "would train on validation tokens"),),
+                reading.call_path(step),
+            )
+        latent = self._latent(reading)
+        if latent is not None:
+            return latent
+        if harmless:
+            step, why = harmless[-1]
+            evidence = [reading.at(step, "trains on validation tokens")]
+            if first is not None:
+                evidence.insert(0, reading.at(first, "scored here"))
+            return Finding(
+                Status.CLEAN,
+                f"Steps on validation tokens are in their legal form: {why}.",
+                Confidence.HIGH if first is not None else Confidence.MEDIUM,
+                tuple(evidence),
+                reading.call_path(step),
+            )
+        if not trace.of(Kind.STEP):
+            return Finding(
+                Status.CLEAN,
+                "No optimiser step was found on any path from the entry point.",
+                Confidence.LOW if trace.truncated or not trace.events else Confidence.MEDIUM,
+            )
+        return Finding(
+            Status.CLEAN,
+            "No optimiser step uses validation tokens: every step found uses training tokens or other data.",
+            Confidence.LOW if trace.truncated else Confidence.HIGH,
+        )
+
+    def _active(self, reading: Reading, step: Event, first: Event, shown: Evidence | None) -> Finding:
+        settings = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+        evidence = [
+            reading.at(step, "trains here, on validation tokens"),
+            reading.at(first, "scored here, afterwards"),
+            *([shown] if shown is not None else []),
+            *reading.setting_evidence(settings),
+        ]
+        name = step.frames[-1].function
+        reason = (
+            f"{name} takes optimiser steps on validation tokens before the reported evaluation"
+            f" ({_evaluation(reading)}) scores its first token."
+        )
+        sure = bool(step.text) and reading.reported.metric is not None
+        return Finding(
+            Status.ACTIVE,
+            reason,
+            Confidence.HIGH if sure and (shown is not None or not step.undecided) else Confidence.MEDIUM,
+            tuple(evidence),
+            reading.call_path(step),
+            tuple(sorted(settings)),
+        )
+
+    def _latent(self, reading: Reading) -> Finding | None:
+        """The same pattern in code that this run switches off."""
+        if not reading.trace.skipped:
+            return None
+        trace = reading.open_trace
+        scores = trace.of(Kind.SCORE)
+        known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
+        for step in trace.of(Kind.STEP):
+            if "val" not in step.roles or id(step.node) in known:
+                continue
+            if any(s.seq < step.seq and _share_loop(s, step) for s in scores):
+                continue
+            switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+            off = [
+                b
+                for b in reading.trace.skipped
+                if b.settings & switches and b.settings
+            ]
+            names = sorted(set().union(*(b.settings for b in off)) & switches) or sorted(switches)
+            return Finding(
+                Status.LATENT,
+                f"{step.frames[-1].function} could train on validation tokens, but is switched off in this run"
+                + (f" ({', '.join(names[:3])})." if names else "."),
+                Confidence.MEDIUM,
+                (reading.at(step, "would train on validation tokens"), *reading.setting_evidence(names)),
+                reading.call_path(step),
+                tuple(names),
+            )
+        return None
+
+
+def _evaluation(reading: Reading) -> str:
+    function = reading.reported.function
+    return function.function if function is not None else "the reported evaluation"
+
+
+def _share_loop(score: Event, step: Event) -> bool:
+    """Whether both happen in one and the same execution of a loop inside the evaluation."""
+    inside = {loop.id for loop in score.loops if loop.frame == score.frame or loop.frame in _from(score)}
+    return any(loop.id in inside for loop in step.loops)
+
+
+def _from(score: Event) -> set[int]:
+    """The evaluation's own call and the calls below it."""
+    ids = [f.id for f in score.frames]
+    return set(ids[ids.index(score.frame) :]) if score.frame in ids else set()
+
+
+def _owners(step: Event) -> set[int]:
+    return {int(r.removeprefix("param:").split("~")[0]) for r in (step.text or "").split()}
+
+
+def _harmless(reading: Reading, step: Event) -> str | None:
+    """Why this step cannot have taught the reported pass its own tokens; None if it may have."""
+    trace, reported = reading.trace, reading.reported
+    scores = reported.scores
+    if scores:
+        if step.seq > scores[-1].seq and not any(_share_loop(s, step) for s in scores):
+            return "they come after the reported evaluation"
+        shared = [s for s in scores if _share_loop(s, step)]
+        if shared:
+            if shared[0].seq < step.seq:
+                return "each span is scored before it is trained on (score-first)"
+            return (
+                "they train inside the reported evaluation's own loop, before that loop scores: a question of"
+                " score order (score-after-adapt), not of a phase before the reported pass"
+            )
+        own = {f.id for f in scores[0].frames[: _depth(scores[0]) + 1]}
+        if step.frames[-1].id in _from(scores[0]) and step.seq > scores[0].seq and own:
+            return "they come after the tokens are scored (score-first)"
+    owners = _owners(step)
+    if owners:
+        whole = owners | {_root(trace.parents, o) for o in owners}
+        for when, serial, saved in trace.restores:
+            if serial in whole and saved < step.time < when:
+                return "the weights are restored afterwards (throw-away steps)"
+        end = _end_of_work(reading, step)
+        used = any(
+            time > end and _in_scored_part(reading, frames)
+            for serial in whole
+            for time, frames in trace.touches.get(serial, ())
+        )
+        captured = any(serial in whole and time > step.time for time, serial in trace.captures)
+        if scores and not used and not captured:
+            return "the stepped weights are not used afterwards (throw-away steps)"
+    else:
+        earlier = [
+            s for s in trace.of(Kind.SCORE) if s.seq < step.seq and _share_loop(s, step) and s not in scores
+        ]
+        if earlier and not step.text:
+            return "each span is scored before it is trained on, in an evaluation that is not the reported one"
+    return None
+
+
+def _depth(event: Event) -> int:
+    ids = [f.id for f in event.frames]
+    return ids.index(event.frame) if event.frame in ids else len(ids) - 1
+
+
+def _root(parents: dict[int, int], serial: int) -> int:
+    for _ in range(20):
+        if serial not in parents:
+            return serial
+        serial = parents[serial]
+    return serial
+
+
+def _end_of_work(reading: Reading, step: Event) -> int:
+    """When the outermost loop around the step, in the function that steps, is over."""
+    own = [loop for loop in step.loops if loop.frame == step.frames[-1].id]
+    return reading.trace.loop_end.get(own[0].id, step.time) if own else step.time
+
+
+def _in_scored_part(reading: Reading, frames: tuple[int, ...]) -> bool:
+    """Whether a use lies in the reported evaluation, or in the script's own main line that leads to it."""
+    scores = reading.reported.scores
+    if not scores:
+        return True
+    function = scores[0].frame
+    return function in frames or function in {f for s in scores for f in (s.frames[-1].id,)} & set(frames)
+
+
+_BASE = """
+def train(model, tokens):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(100):
+        x, y = tokens[:-1], tokens[1:]
+        loss = model(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def evaluate(model, val_tokens):
+    loss_sum = torch.zeros(())
+    count = 0
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[i : i + 1025]
+            loss_sum += model(chunk[:-1], chunk[1:]) * (chunk.numel() - 1)
+            count += chunk.numel() - 1
+    return loss_sum / count
+"""
+
+PrequantTTT.VIOLATION = (
+    Example(
+        "adapted on the validation tokens before quantisation",
+        {
+            "train_gpt.py": script(
+                _BASE,
+                """
+                def adapt(model, val_tokens, epochs):
+                    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+                    for epoch in range(epochs):
+                        for i in range(0, val_tokens.numel() - 1, 1024):
+                            chunk = val_tokens[i : i + 1025]
+                            loss = model(chunk[:-1], chunk[1:])
+                            optimizer.zero_grad()
+                            loss.backward()
+                            optimizer.step()
+
+                model = GPT()
+                train(model, load_tokens("fineweb_train_*.bin"))
+                val_tokens = load_tokens("fineweb_val_*.bin")
+                if int(os.environ.get("ADAPT", "1")):
+                    adapt(model, val_tokens, 3)
+                torch.save(quantize(model.state_dict()), "model.bin")
+                model.load_state_dict(dequantize(torch.load("model.bin")))
+                print(f"final val_bpb:{evaluate(model, val_tokens):.4f}")
+                """,
+            )
+        },
+        Status.ACTIVE,
+    ),
+)
+PrequantTTT.LEGAL = (
+    Example(
+        "switched off by the launch command",
+        {
+            "train_gpt.py": PrequantTTT.VIOLATION[0].files["train_gpt.py"],
+            "README.md": "# Run\n\n```bash\nADAPT=0 torchrun --nproc_per_node=8 train_gpt.py\n```\n",
+        },
+        Status.LATENT,
+    ),
+    Example(
+        "score-first: each chunk is scored, then trained on for three epochs",
+        {
+            "train_gpt.py": script(
+                _BASE,
+                """
+                def evaluate_ttt(model, val_tokens):
+                    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+                    loss_sum = torch.zeros(())
+                    for i in range(0, val_tokens.numel() - 1, 1024):
+                        chunk = val_tokens[i : i + 1025]
+                        with torch.no_grad():
+                            loss_sum += model(chunk[:-1], chunk[1:])
+                        for epoch in range(3):
+                            optimizer.zero_grad()
+                            model(chunk[:-1], chunk[1:]).backward()
+                            optimizer.step()
+                    return loss_sum / val_tokens.numel()
+
+                model = GPT()
+                train(model, load_tokens("fineweb_train_*.bin"))
+                print(f"ttt val_bpb:{evaluate_ttt(model, load_tokens('fineweb_val_*.bin')):.4f}")
+                """,
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "the same adaptation, fed with training shards",
+        {
+            "train_gpt.py": PrequantTTT.VIOLATION[0]
+            .files["train_gpt.py"]
+            .replace("adapt(model, val_tokens, 3)", 'adapt(model, load_tokens("fineweb_train_*.bin"), 3)')
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "throw-away compile warm-up on validation tokens, weights restored",
+        {
+            "train_gpt.py": PrequantTTT.VIOLATION[0]
+            .files["train_gpt.py"]
+            .replace(
+                "    adapt(model, val_tokens, 3)",
+                "    saved = {k: v.clone() for k, v in model.state_dict().items()}\n"
+                "    adapt(model, val_tokens, 1)\n"
+                "    model.load_state_dict(saved)",
+            )
+        },
+        Status.CLEAN,
+    ),
+)

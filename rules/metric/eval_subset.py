@@ -1,0 +1,425 @@
+"""The headline covers part of the validation set.
+
+**What it catches.** Caps, fractions, strides, random batches, first-N documents and time limits on the path of the reported number,
+under the run's effective configuration: `val_tokens[:limit]`, `min(total, max_windows)`, `for _ in range(20)`
+over random offsets, an evaluation that stops when its clock runs out and says so in the log.
+
+**Why it breaks the score.** The contest scores the whole `fineweb_val_*` split, the fixed first 50,000 documents. A part of it has another
+difficulty and other documents: the number can't be compared, even if nothing else is wrong.
+
+**Legal look-alikes.** Dropping a tail shorter than one sequence; each rank taking its share; checks during training and diagnostics on a
+subset; a document fraction of 1.0, a limit of 0 or one that is not below the number of validation tokens. A wrong or foreign
+validation file is `noncanonical-val`.
+
+**How it is read.** From the log line that carries the claim back to the evaluation call that printed it, and from that call's accumulator
+back to the tokens: a selection by a bound that does not come from the length of the data is a cut. Its size is compared with the
+logged number of validation tokens. The log has its own say: bytes = val_loss / ln 2 × val_tokens / val_bpb must be near
+151.07 million.
+
+**Remedy.** Evaluate every token of the split once.
+
+**Ruling.** README: validation "always runs on the full fineweb_val_* split". Organisers on #1835 (28 April 2026: first 3M tokens reported as full)
+and #2009 (20 random batches). Settled.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from auditor.index.trace import Event, Kind, Trace
+from auditor.reading import Reading, prints
+from auditor.verdict import Confidence, Effect, Evidence, Status
+from rules.base import Example, Finding, Rule
+from rules.examples import script
+
+CANONICAL_BYTES = 151_074_309
+"""Raw UTF-8 bytes of the 50,000 validation documents (rulebook 1.3)."""
+FEWEST_FULL_TOKENS = 25_000_000
+"""No tokenizer of this contest makes fewer tokens of the whole split; a cap above 64 million never bites."""
+MOST_FULL_TOKENS = 64_000_000
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the log says was covered: tokens, and the raw bytes that follow from loss and bits per byte."""
+
+    tokens: int
+    implied_bytes: float | None
+    evidence: Evidence
+
+    @property
+    def partial(self) -> bool:
+        if self.implied_bytes is not None:
+            return self.implied_bytes < 0.9 * CANONICAL_BYTES
+        return self.tokens < FEWEST_FULL_TOKENS / 2
+
+
+class EvalSubset(Rule):
+    """See the module's documentation."""
+
+    slug = "eval-subset"
+    group = "metric"
+    title = "the headline covers part of the validation set"
+    official = Effect.VIOLATION
+    strict = Effect.VIOLATION
+    precedents = (
+        "README: validation always runs on the full split",
+        "organiser on #1835, 28 Apr 2026; organiser on #2009, 2 May 2026",
+        "legal: different tail truncations (47,851,520 and 47,853,343 tokens) are methodology",
+    )
+
+    def check(self, reading: Reading) -> Finding:
+        problem = reading.unreadable()
+        if problem is not None:
+            return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
+        reported = reading.reported
+        coverage = _coverage(reading)
+        cuts = _cuts(reading.trace, reported.scores)
+        certain: list[tuple[Event, str]] = []
+        doubtful: list[tuple[Event, str]] = []
+        idle: list[tuple[Event, str]] = []
+        for cut in cuts:
+            verdict, why = _judge(reading, cut, coverage)
+            {"cuts": certain, "may": doubtful, "idle": idle}[verdict].append((cut, why))
+        if certain:
+            cut, why = certain[0]
+            return self._active(reading, cut, why, coverage)
+        sampled = [s for s in reported.scores if "random" in s.roles and _fixed_rounds(s)]
+        if sampled:
+            return Finding(
+                Status.ACTIVE,
+                "The reported number is the mean over a fixed number of batches at random places.",
+                Confidence.MEDIUM,
+                (reading.at(sampled[0], "scored here, from random places"), *_loop_evidence(reading, sampled[0])),
+                reading.call_path(sampled[0]),
+            )
+        if coverage is not None and coverage.partial:
+            implied = coverage.implied_bytes
+            told = f", {implied / 1e6:.1f} of 151.1 million bytes" if implied is not None else ""
+            return Finding(
+                Status.ACTIVE if reported.log is not None and reported.log.linked else Status.SUSPECT,
+                f"The log counts {coverage.tokens:,} validation tokens{told}: part of the split.",
+                Confidence.MEDIUM,
+                (coverage.evidence,),
+            )
+        if doubtful:
+            cut, why = doubtful[0]
+            return Finding(
+                Status.SUSPECT,
+                f"The reported evaluation may stop short: {why}.",
+                Confidence.LOW,
+                (reading.at(cut, "limits what is scored"), *reading.setting_evidence(cut.settings)),
+                reading.call_path(cut),
+                tuple(sorted(cut.settings)),
+            )
+        if idle:
+            cut, why = idle[0]
+            return Finding(
+                Status.LATENT,
+                f"The reported evaluation has a limit that did not bite: {why}.",
+                Confidence.HIGH,
+                (reading.at(cut, "limit, without effect in this run"), *reading.setting_evidence(cut.settings)),
+                reading.call_path(cut),
+                tuple(sorted(cut.settings)),
+            )
+        latent = self._latent(reading)
+        if latent is not None:
+            return latent
+        return self._clean(reading, coverage)
+
+    def _active(self, reading: Reading, cut: Event, why: str, coverage: Coverage | None) -> Finding:
+        first = reading.reported.first_score()
+        evidence = [reading.at(cut, "selects part of the validation data")]
+        if first is not None:
+            evidence.append(reading.at(first, "what is scored comes from that part"))
+        evidence += reading.setting_evidence(cut.settings)
+        if coverage is not None and coverage.partial:
+            evidence.append(coverage.evidence)
+        return Finding(
+            Status.ACTIVE,
+            f"The reported evaluation scores part of the validation set: {why}.",
+            Confidence.HIGH if reading.reported.log is not None else Confidence.MEDIUM,
+            tuple(evidence),
+            reading.call_path(cut),
+            tuple(sorted(s for s in cut.settings if not s.startswith("<"))),
+        )
+
+    def _latent(self, reading: Reading) -> Finding | None:
+        """A limit on the reported path that the run leaves switched off."""
+        metric = reading.reported.metric
+        if metric is None or not any(s.settings for s in reading.trace.skipped):
+            return None
+        if not any(_could_cut(branch.body) for branch in reading.trace.skipped):
+            return None
+        trace = reading.open_trace
+        same = [m for m in trace.of(Kind.METRIC) if m.node is metric.node and m.frames[-1].definition is metric.frames[-1].definition]
+        scores = {e.seq: e for e in trace.of(Kind.SCORE)}
+        for candidate in reversed(same):
+            feeding = [scores[int(r[6:])] for r in candidate.roles if r.startswith("score:") and int(r[6:]) in scores]
+            for cut in _cuts(trace, feeding):
+                names = sorted(s for s in cut.settings if not s.startswith("<"))
+                if not names or cut.detail == "clock":
+                    continue
+                return Finding(
+                    Status.LATENT,
+                    f"A limit on what is scored exists on the reported path, but is off in this run ({', '.join(names[:3])}).",
+                    Confidence.MEDIUM,
+                    (reading.at(cut, "would limit what is scored"), *reading.setting_evidence(names)),
+                    reading.call_path(cut),
+                    tuple(names),
+                )
+        return None
+
+    def _clean(self, reading: Reading, coverage: Coverage | None) -> Finding:
+        reported = reading.reported
+        first = reported.first_score()
+        if first is None:
+            if coverage is not None:
+                return Finding(
+                    Status.CLEAN,
+                    f"The log counts {coverage.tokens:,} validation tokens, which is the whole split; the code of the"
+                    " reported evaluation could not be traced.",
+                    Confidence.LOW,
+                    (coverage.evidence,),
+                )
+            if not reading.run.logs and reading.run.claim.val_bpb is None:
+                return Finding(
+                    Status.NOT_APPLICABLE,
+                    "No score is claimed, and no evaluation that prints one was found in the code.",
+                    Confidence.MEDIUM,
+                )
+            return Finding(
+                Status.SUSPECT,
+                "The evaluation that made the claimed number was not found in the code, and no log counts its tokens.",
+                Confidence.LOW,
+            )
+        evidence = [reading.at(first, "scored here, over all that was loaded")]
+        told = ""
+        if coverage is not None:
+            evidence.append(coverage.evidence)
+            told = f"; the log counts {coverage.tokens:,} tokens"
+        return Finding(
+            Status.CLEAN,
+            f"Nothing selects part of the validation data on the way to the reported sum{told}.",
+            Confidence.HIGH if coverage is not None else Confidence.MEDIUM,
+            tuple(evidence),
+            reading.call_path(first),
+        )
+
+
+def _cuts(trace: Trace, scores: Sequence[Event]) -> list[Event]:
+    """The selections that what is scored went through."""
+    marked: set[str] = set()
+    own: set[int] = set()
+    loops: set[int] = set()
+    for score in scores:
+        marked |= {r for r in score.roles if r.startswith("cut:")}
+        ids = [f.id for f in score.frames]
+        inside = set(ids[ids.index(score.frame) :]) if score.frame in ids else {ids[-1]}
+        own |= inside
+        for loop in score.loops:
+            if loop.frame in inside:
+                loops.add(loop.id)
+                marked |= {r for r in loop.roles if r.startswith("cut:")}
+    found = []
+    for event in trace.of(Kind.CUT):
+        early = event.detail in ("break", "clock")
+        if early and any(loop.id in loops for loop in event.loops) and event.frames[-1].id in own:
+            found.append(event)
+        elif not early and f"cut:{event.seq}" in marked:
+            found.append(event)
+    return found
+
+
+def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str, str]:
+    """Whether a selection bites: (cuts | may | idle, why)."""
+    settings = sorted(s for s in cut.settings if not s.startswith("<"))
+    named = f" ({', '.join(settings[:2])})" if settings else ""
+    if cut.detail == "clock":
+        return _clock(reading, cut)
+    if cut.detail == "fraction":
+        return "cuts", f"a fraction of {cut.number:g} of it{named}"
+    if cut.detail == "stride":
+        return "cuts", f"every {cut.number:g}th item{named}"
+    if cut.detail == "break":
+        fired = _announced(reading, cut)
+        if fired is False:
+            return "idle", f"the log lacks what it prints when the limit is reached{named}"
+        return "may", f"a loop over the data can end early{named}"
+    if cut.number is None:
+        return "may", f"a limit whose value in this run is not known{named}"
+    total = coverage.tokens if coverage is not None else None
+    if cut.number >= MOST_FULL_TOKENS or (total is not None and total >= FEWEST_FULL_TOKENS and cut.number >= total):
+        return "idle", f"a limit of {cut.number:,.0f}{named} is not below the size of the split"
+    if "tokens" not in cut.detail and cut.number < 2 and not settings:
+        return "idle", "a single item is looked at"
+    return "cuts", f"the first {cut.number:,.0f} items{named}"
+
+
+def _clock(reading: Reading, cut: Event) -> tuple[str, str]:
+    fired = _announced(reading, cut)
+    if fired is True:
+        return "cuts", "its time limit was reached, as the log says"
+    if fired is False:
+        return "idle", "a time limit, and the log lacks what it prints when it is reached"
+    return "may", "a time limit, and nothing says whether it was reached"
+
+
+def _announced(reading: Reading, cut: Event) -> bool | None:
+    """Whether the log has what the branch prints before it leaves the loop; None if it prints nothing."""
+    inside = [
+        e
+        for e in reading.trace.events
+        if e.kind in (Kind.MESSAGE, Kind.METRIC) and any(g.node is getattr(cut.node, "test", None) for g in e.guards)
+    ]
+    told = [e for e in inside if e.text]
+    if not told:
+        return None
+    for event in told:
+        for _, _, text in reading.log_lines_like(event.text or ""):
+            if prints(event.text or "", text):
+                return True
+    return False if reading.log_is_whole else None
+
+
+def _fixed_rounds(score: Event) -> bool:
+    """Whether the loops around a score run a fixed number of times, whatever the size of the data."""
+    own = [loop for loop in score.loops if loop.frame == score.frame or loop.frame == score.frames[-1].id]
+    return bool(own) and all("const" in loop.roles for loop in own)
+
+
+def _loop_evidence(reading: Reading, score: Event) -> tuple[Evidence, ...]:
+    return tuple(
+        reading.evidence(score.program, loop.node, "a fixed number of rounds")
+        for loop in score.loops[-1:]
+    )
+
+
+def _could_cut(body: Sequence[ast.stmt]) -> bool:
+    """Whether a branch holds anything that can select a part of the data."""
+    kinds = (ast.Slice, ast.Break)
+    for statement in body:
+        for node in ast.walk(statement):
+            if isinstance(node, kinds) or (isinstance(node, ast.Name) and node.id == "min"):
+                return True
+    return False
+
+
+def _coverage(reading: Reading) -> Coverage | None:
+    """The validation tokens that the claim's logs count, and the bytes that follow from the reported line."""
+    label = reading.reported.log
+    for run in reading.run.claim_runs:
+        told = run.facts.val_tokens
+        if told is None:
+            continue
+        tokens = int("".join(c for c in told.value if c.isdigit()) or 0)
+        if not tokens:
+            continue
+        implied = None
+        if label is not None and label.val_loss and label.value:
+            implied = label.val_loss / math.log(2) * tokens / label.value
+        evidence = reading.log_evidence(run.file, told.line, f"val_tokens {tokens}", "validation tokens, as logged")
+        return Coverage(tokens, implied, evidence)
+    return None
+
+
+_EVAL = """
+def evaluate(model, val_tokens):
+    limit = int(os.environ.get("VAL_TOKEN_LIMIT", "0"))
+    if limit > 0:
+        val_tokens = val_tokens[: limit + 1]
+    total = torch.zeros(())
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[i : i + 1025]
+            total += model(chunk[:-1], chunk[1:]) * (chunk.numel() - 1)
+    return total / val_tokens.numel()
+
+
+model = GPT()
+val_tokens = load_tokens("fineweb_val_*.bin")
+usable = (val_tokens.numel() - 1) // 1024 * 1024
+val_tokens = val_tokens[: usable + 1]
+print(f"final val_bpb:{evaluate(model, val_tokens):.4f}")
+"""
+
+EvalSubset.VIOLATION = (
+    Example(
+        "the launch command caps the validation tokens",
+        {
+            "train_gpt.py": script(_EVAL),
+            "README.md": "# Run\n\n```bash\nVAL_TOKEN_LIMIT=1000000 torchrun --nproc_per_node=8 train_gpt.py\n```\n",
+        },
+        Status.ACTIVE,
+    ),
+    Example(
+        "twenty batches at random places",
+        {
+            "train_gpt.py": script(
+                """
+                def evaluate(model, val_tokens):
+                    losses = []
+                    with torch.no_grad():
+                        for _ in range(20):
+                            start = torch.randint(0, val_tokens.numel() - 1025, (1,)).item()
+                            chunk = val_tokens[start : start + 1025]
+                            losses.append(model(chunk[:-1], chunk[1:]).item())
+                    return sum(losses) / len(losses)
+
+                model = GPT()
+                print(f"final val_bpb:{evaluate(model, load_tokens('fineweb_val_*.bin')):.4f}")
+                """
+            )
+        },
+        Status.ACTIVE,
+    ),
+)
+EvalSubset.LEGAL = (
+    Example("the limit is 0; only the tail below one sequence is dropped", {"train_gpt.py": script(_EVAL)}, Status.LATENT),
+    Example(
+        "a diagnostic covers a subset, the reported pass does not",
+        {
+            "train_gpt.py": script(
+                _EVAL.replace('"0"', '"65536"')
+                .replace("def evaluate(", "def quick_check(")
+                .replace('print(f"final val_bpb:{evaluate(', 'print(f"quick val_bpb:{quick_check(')
+                + """
+def evaluate_all(model, val_tokens):
+    total = torch.zeros(())
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[i : i + 1025]
+            total += model(chunk[:-1], chunk[1:])
+    return total
+
+
+print(f"final val_bpb:{evaluate_all(model, val_tokens):.4f}")
+"""
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "every rank takes its share",
+        {
+            "train_gpt.py": script(
+                """
+                rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                val_tokens = load_tokens("fineweb_val_*.bin")
+                model = GPT()
+                windows = list(range(0, val_tokens.numel() - 1, 1024))
+                total = torch.zeros(())
+                with torch.no_grad():
+                    for i in windows[rank::world]:
+                        chunk = val_tokens[i : i + 1025]
+                        total += model(chunk[:-1], chunk[1:])
+                print(f"final val_bpb:{total:.4f}")
+                """
+            )
+        },
+        Status.CLEAN,
+    ),
+)
