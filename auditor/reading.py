@@ -48,6 +48,13 @@ class LaunchedConfiguration:
     def flag(self, name: str) -> str | None:
         return self._value(f"--{name}", flag=name)
 
+    def world_size(self) -> int | None:
+        for run in self.run.claim_runs:
+            told = run.facts.world_size
+            if told is not None and told.value.isdigit() and 0 < int(told.value) <= 64:
+                return int(told.value)
+        return None
+
     def logged(self, attribute: str) -> str | None:
         key = f".{attribute}"
         if key not in self.asked:
@@ -72,6 +79,8 @@ class ReportedEvaluation:
     scores: tuple[Event, ...]
     log: ReportedLabel | None
     how: str
+    in_log: bool = False
+    """The metric event prints the very log line that was read."""
 
     @property
     def function(self) -> CallFrame | None:
@@ -125,16 +134,12 @@ class Reading:
         """The programs that were read: the entry script and what it imports."""
         return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
 
-    def compressed_sizes(self, path: str) -> list[int]:
-        """Bytes of one file under the compressors that submissions use on their own code."""
-        file = next((f for f in self.folder.files if f.path == path), None)
-        if file is None:
-            return []
-        data = file.data
-        return [len(lzma.compress(data, preset=p)) for p in (6, 9 | lzma.PRESET_EXTREME)] + [
-            len(brotli.compress(data, quality=11, lgwin=24)),
-            len(zlib.compress(data, 9)),
-        ]
+    def compressed_sizes(self, program: Program) -> list[int]:
+        """Bytes of a program as shipped code: compressed, alone and in a base85 or base64 wrapper."""
+        data = program.text.encode("utf-8", "replace")
+        packed = [len(lzma.compress(data, preset=p)) for p in (6, 9 | lzma.PRESET_EXTREME)]
+        packed += [len(brotli.compress(data, quality=11)), len(zlib.compress(data, 9))]
+        return [size for n in packed for size in (n, -(-n // 4) * 5 + 75, -(-n // 3) * 4 + 75)]
 
     @cached_property
     def entry_candidates(self) -> list[str]:
@@ -159,10 +164,12 @@ class Reading:
         """The entry script: the first candidate whose code prints the line the claim was read from."""
         best: tuple[int, str, Trace, ReportedEvaluation] | None = None
         for relative in self.entry_candidates:
-            trace = self._trace(relative, open_guards=False)
+            trace = self._trace(relative)
+            forced = self._decided_by_logs(trace)
+            if forced:
+                trace = self._trace(relative, forced=forced)
             reported = self._reported_in(trace)
-            matched = reported.metric is not None and reported.log is not None and "log line" in reported.how
-            rank = 2 if matched else 1 if reported.scores else 0
+            rank = 2 if reported.in_log else 1 if reported.scores else 0
             if best is None or rank > best[0]:
                 best = (rank, relative, trace, reported)
             if rank == 2 or (rank == 1 and self.run.reported() is None):
@@ -171,13 +178,41 @@ class Reading:
             return None, Trace(), ReportedEvaluation(None, (), self.run.reported(), "there is no Python script")
         return best[1:]
 
-    def _trace(self, relative: str, *, open_guards: bool) -> Trace:
+    def _decided_by_logs(self, trace: Trace) -> dict[int, bool]:
+        """Branches that the configuration switches off, but whose own messages stand in the claim's logs.
+
+        A setting that neither the launch command nor a dump names may still have been set; what only that
+        branch prints proves it.
+        """
+        if not self.run.claim_runs:
+            return {}
+        printed = {e.text for e in trace.events if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text}
+        forced: dict[int, bool] = {}
+        seen: set[int] = set()
+        for branch in trace.skipped:
+            if id(branch.node) in seen or not isinstance(branch.node, ast.If):
+                continue
+            seen.add(id(branch.node))
+            texts = [t for t in _printed_in(branch.body) if _pattern(t) is not None]
+            own = [t for t in texts if not any(re.search(_pattern(t) or "", p.replace(HOLE, "")) for p in printed)]
+            # Everything the branch prints must be there: a line of a hyperparameter dump can look like one message.
+            if own and all(self._in_logs(t) for t in texts):
+                forced[id(branch.node)] = branch.body == tuple(branch.node.body)
+        return forced
+
+    def _in_logs(self, text: str) -> bool:
+        literal = max(text.split(HOLE), key=len).strip()
+        return len(literal) >= 8 and bool(self.run.find(literal)) and bool(self.log_lines_like(text))
+
+    def _trace(
+        self, relative: str, *, open_guards: bool = False, forced: dict[int, bool] | None = None
+    ) -> Trace:
         entry = self.index(relative)
         if entry is None or entry.program.tree is None:
             return Trace()
         configuration = LaunchedConfiguration(self.run)
         return Interpreter(
-            entry, _Siblings(self, relative), configuration, open_guards=open_guards
+            entry, _Siblings(self, relative), configuration, open_guards=open_guards, forced=forced
         ).run()
 
     @property
@@ -210,6 +245,9 @@ class Reading:
             return "no entry script was found"
         if entry.program.problem is not None:
             return f"{entry.program.file}: {entry.program.detail or entry.program.problem}"
+        handed = self.trace.of(Kind.DELEGATE)
+        if handed and not self.trace.of(Kind.STEP) and not self.trace.of(Kind.SCORE):
+            return f"the script hands over to {handed[0].text}, which is not part of the submission"
         return None
 
     def _reported_in(self, trace: Trace) -> ReportedEvaluation:
@@ -226,7 +264,7 @@ class Reading:
                     how = "the code prints the log line that carries the claimed number"
                     if not label.linked:
                         how = f"the code prints the last result's log line ({label.how})"
-                    return ReportedEvaluation(chosen, _feeding(chosen, scores), label, how)
+                    return ReportedEvaluation(chosen, _feeding(chosen, scores), label, how, in_log=True)
         outside = [m for m in scored if not m.loops] or scored
         if outside:
             why = "no log" if label is None else "no printed text in the code matches the log's last result"
@@ -252,7 +290,9 @@ class Reading:
 
         Only then does a missing line mean that its code did not run.
         """
-        if not self.run.claim_runs:
+        if not self.run.claim_runs or self.reported.metric is None:
+            return False
+        if self.reported.log is None or not self.reported.in_log:
             return False
         always = {
             e.text
@@ -286,6 +326,18 @@ class Reading:
                 return None, None
             return (False, None) if self.log_is_whole else (None, None)
         return None, None
+
+    def failed(self, event: Event) -> bool:
+        """Whether the logs hold what is printed where a failure of this call is caught."""
+        for i, frame in enumerate(event.frames):
+            call = event.frames[i + 1].call if i + 1 < len(event.frames) else event.node
+            line = getattr(call, "lineno", 0)
+            for message in self._messages_in(frame.id):
+                caught = any("<exception>" in g.settings for g in message.guards)
+                near = 0 < getattr(message.node, "lineno", 0) - line <= 20
+                if caught and near and self.log_lines_like(message.text or ""):
+                    return True
+        return False
 
     def _messages_in(self, frame: int) -> list[Event]:
         return [
@@ -465,6 +517,26 @@ def _pattern(text: str) -> str | None:
     if sum(c.isalnum() for piece in pieces for c in piece) < 6:
         return None
     return ".*?".join(re.escape(re.sub(r"\s+", " ", p)) for p in pieces).replace(r"\ ", r"\s+")
+
+
+def _printed_in(body: Sequence[ast.AST]) -> list[str]:
+    """The texts that statements print or log themselves, with holes; functions they call are not entered."""
+    found: list[str] = []
+    for statement in body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        for node in ast.walk(statement):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            name = ast.unparse(node.func) if isinstance(node.func, (ast.Name, ast.Attribute)) else ""
+            if "print" not in name and "log" not in name:
+                continue
+            first = node.args[0]
+            if isinstance(first, ast.JoinedStr):
+                found.append("".join(str(p.value) if isinstance(p, ast.Constant) else HOLE for p in first.values))
+            elif isinstance(first, ast.Constant) and isinstance(first.value, str):
+                found.append(first.value)
+    return found
 
 
 def prints(text: str, line: str) -> bool:

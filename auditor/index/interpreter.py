@@ -14,6 +14,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as Mapping_
 from typing import Any, Protocol
 
 from auditor.index.program_index import ProgramIndex, is_all_but_last
@@ -49,6 +50,7 @@ DATA_HINT = re.compile(r"\.bin|\.npy|\.npz|\.pt\b|\.parquet|\.txt|\.jsonl|\.u?in
 
 # One process of the eight that the contest's launch line starts; rank and world size never decide a finding.
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "localhost"}
+RANK_NAMES = frozenset(TORCHRUN) | {name.lower() for name in TORCHRUN}
 LENGTH_METHODS = {"numel", "size", "shape", "nelement", "__len__", "nbytes"}
 SAME_OBJECT = {
     "to", "cuda", "cpu", "bfloat16", "half", "float", "double", "eval", "train", "requires_grad_", "compile",
@@ -93,6 +95,9 @@ class Configuration(Protocol):
 
     def environment(self, name: str) -> str | None:
         """The value of an environment variable as launched, or None."""
+
+    def world_size(self) -> int | None:
+        """The number of processes of the run, where its files tell."""
 
     def flag(self, name: str) -> str | None:
         """The value of a command-line flag (``slot-steps``) as launched, or None; "" for a bare switch."""
@@ -151,7 +156,10 @@ class Scope:
 
 
 class Interpreter:
-    """One walk from the entry point. ``open_guards`` ignores the configuration: what could be switched on."""
+    """One walk from the entry point. ``open_guards`` ignores the configuration: what could be switched on.
+
+    ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided.
+    """
 
     def __init__(
         self,
@@ -160,7 +168,9 @@ class Interpreter:
         configuration: Configuration | None,
         *,
         open_guards: bool = False,
+        forced: Mapping_[int, bool] | None = None,
     ) -> None:
+        self.forced = forced or {}
         self.entry = entry
         self.siblings = siblings
         self.configuration = configuration
@@ -344,7 +354,7 @@ class Interpreter:
 
     def s_if(self, node: ast.If, scope: Scope) -> str | None:
         test = self.eval(node.test, scope)
-        truth = self.truth(test)
+        truth = self.forced.get(id(node), self.truth(test))
         if truth is not None:
             taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
             if other:
@@ -408,7 +418,7 @@ class Interpreter:
         self.loops[-1] = Loop(loop.id, loop.node, loop.roles | {f"cut:{cut.seq}"}, loop.frame)
 
     def skip(self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str]) -> None:
-        if settings and not settings <= TORCHRUN.keys():
+        if settings and not settings <= RANK_NAMES:
             self.trace.skipped.append(
                 SkippedBranch(node, tuple(body), self.program, settings, tuple(self.frames))
             )
@@ -614,8 +624,10 @@ class Interpreter:
             if found is not None:
                 scope.shared[name] = found[1]
 
-    def s_raise(self, node: ast.Raise, scope: Scope) -> str:
-        return STOP
+    def s_raise(self, node: ast.Raise, scope: Scope) -> str | None:
+        # The run that is looked at did not crash: a raise that seems certain rests on something assumed.
+        certain = bool(self.guards) and self.guards[-1].truth is True
+        return None if certain else STOP
 
     def s_assert(self, node: ast.Assert, scope: Scope) -> None:
         return None
@@ -770,6 +782,8 @@ class Interpreter:
             return _length(holder)
         if name == "grad":
             return Value(roles=holder.roles | self.pending | {"grad"})
+        if name == "parent" and holder.text:
+            return Value(text=holder.text.rpartition("/")[0] or HOLE, roles=holder.roles)
         return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
 
     def attribute(self, holder: Value, name: str, node: ast.AST) -> Value:
@@ -857,7 +871,7 @@ class Interpreter:
         roles = holder.roles - {"whole"}
         if "random" in key.roles and "val" in roles:
             roles |= {"random"}
-        roles |= frozenset(r for r in key.roles if r.startswith("cut:") and "val" in roles)
+        roles |= frozenset(r for r in key.roles if r.startswith("cut:"))
         return Value(roles=roles, settings=holder.settings, born=holder.born)
 
     def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
@@ -875,8 +889,11 @@ class Interpreter:
                 items = holder.items[slice(*bounds)]
                 return Seq(items=items, roles=holder.roles, settings=holder.settings)
         roles = holder.roles
-        moving = any(b is not None and "iter" in b.roles for b in (lower, upper))
-        whole = "whole" in roles or "val.len" in roles
+        # A slice that starts at a place worked out at run time is one piece of many, not the part that is kept.
+        moving = any(b is not None and "iter" in b.roles for b in (lower, upper)) or (
+            lower is not None and not isinstance(lower, Const)
+        )
+        whole = "whole" in roles or "val.len" in roles or any(r.startswith("score:") for r in roles)
         if whole and not moving:
             # An offset, a tail cut of less than one sequence and this rank's share all depend on the length;
             # a bound that does not is a cut.
@@ -892,30 +909,29 @@ class Interpreter:
                     value=holder,
                 )
                 roles |= {f"cut:{event.seq}"}
-            for bound in (lower, upper):
-                if bound is not None:
-                    roles |= frozenset(r for r in bound.roles if r.startswith("cut:"))
-        if moving or (lower is not None and not isinstance(lower, Const)):
+        if not moving and upper is not None:
+            roles |= frozenset(r for r in upper.roles if r.startswith("cut:"))
+        if moving:
             roles -= {"whole"}
         if upper is not None and "random" in upper.roles | (lower.roles if lower else EMPTY) and "val" in roles:
             roles |= {"random"}
         return Value(roles=roles, settings=holder.settings, born=holder.born)
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
-        if upper is None or upper.settings and upper.settings <= TORCHRUN.keys():
+        if upper is None or upper.settings and upper.settings <= RANK_NAMES:
             return None
         if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
             return (float(upper.value), upper.settings, "slice") if upper.value > 0 else None
         if "val.len" in upper.roles or any(r.startswith("cut:") for r in upper.roles):
             return None
-        if upper.settings - TORCHRUN.keys():
+        if upper.settings - RANK_NAMES:
             return None, upper.settings, "slice"
         return None
 
     def cut_stride(self, step: Value | None) -> tuple[float | None, frozenset[str], str] | None:
         if not isinstance(step, Const) or not isinstance(step.value, int) or abs(step.value) <= 1:
             return None
-        if step.settings and step.settings <= TORCHRUN.keys():
+        if step.settings and step.settings <= RANK_NAMES:
             return None
         return float(step.value), step.settings, "stride"
 
@@ -1309,7 +1325,12 @@ class Interpreter:
             if name in ("append", "add", "appendleft") and arguments:
                 if len(holder.items) < MAX_ITEMS:
                     holder.items.append(arguments[0])
-                holder.roles |= arguments[0].roles
+                # A list of numbers is not shorter because one of its numbers is limited.
+                holder.roles |= (
+                    arguments[0].roles
+                    if "val" in arguments[0].roles
+                    else frozenset(r for r in arguments[0].roles if not r.startswith("cut:"))
+                )
                 holder.settings |= arguments[0].settings
                 if {"val", "nn"} <= arguments[0].roles:
                     self.score(node, arguments[0], holder, None)
@@ -1427,6 +1448,13 @@ class Interpreter:
             )
         if name in ("clone", "contiguous", "view", "reshape", "flatten", "squeeze", "unsqueeze", "pin_memory"):
             return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
+        if name in ("read_text", "read_bytes", "open") and holder.text and holder.text.endswith(".py"):
+            return Value(roles=roles | {f"read:{holder.text}"})
+        if name in ("read_text", "read_bytes", "open", "glob", "rglob", "iterdir"):
+            return Value(roles=_through_call(roles | self.path_roles([holder, *values])))
+        if name in ("joinpath", "with_name", "resolve", "absolute", "expanduser", "with_suffix") and holder.text:
+            known = _text(arguments[0]) if arguments else None
+            return Value(text=f"{holder.text}/{known}" if known else holder.text, roles=roles)
         if name in ("format", "join"):
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
@@ -1490,9 +1518,13 @@ class Interpreter:
         self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0
     ) -> None:
         """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
+        if self.passes:
+            return  # residual streams inside a forward pass are no losses
         credited = call or holder.born or (scope.call if scope is not None else 0) or self.frames[-1].id
         loop_roles = frozenset(r for loop in self.loops for r in loop.roles if r.startswith("cut:"))
-        self.emit(Kind.SCORE, node, roles=value.roles | loop_roles, frame=credited, value=value)
+        self.emit(
+            Kind.SCORE, node, roles=value.roles | loop_roles, frame=credited, value=value, text=_accumulator(node)
+        )
         mark = frozenset({f"score:{self.seq}"}) | loop_roles
         holder.roles |= mark
         value.roles |= mark
@@ -1515,7 +1547,9 @@ class Interpreter:
         name = key.value
         settings = frozenset({name})
         if name in TORCHRUN:
-            return Const(value=TORCHRUN[name], settings=settings)
+            world = self.configuration.world_size() if self.configuration is not None else None
+            sized = world is not None and name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+            return Const(value=str(world) if sized else TORCHRUN[name], settings=settings)
         if name in self.set_by_code:
             made = self.set_by_code[name]
             if isinstance(made, Const):
@@ -1686,12 +1720,19 @@ class Interpreter:
             if op is ast.Add and isinstance(left, Seq) and isinstance(right, Seq):
                 items = [*left.items, *right.items][:MAX_ITEMS]
                 return Seq(items=items, roles=left.roles | right.roles, settings=settings)
+        if op is ast.Sub and right.roles:
+            # What remains after taking away a capped amount is not capped by it.
+            gone = frozenset(r for r in right.roles - left.roles if r.startswith("cut:"))
+            right = Value(roles=right.roles - gone, settings=right.settings) if gone else right
         roles = left.roles | right.roles
         if self.passes and node is not None:
             roles = self.mix(op, left, right, roles, node)
         if "val.len" in roles:
             if "iter" in roles or "val" in roles:
                 roles -= {"val.len"}
+            elif op is ast.FloorDiv and isinstance(right, Const) and isinstance(right.value, int):
+                if right.value > 1 and not right.settings & RANK_NAMES:
+                    roles |= {f"per:{right.value}"}
             elif op is ast.Mult and node is not None:
                 for side in (left, right):
                     if isinstance(side, Const) and isinstance(side.value, float) and 0 < side.value < 1:
@@ -1797,7 +1838,7 @@ class Interpreter:
         if outcome is not None:
             return Const(value=outcome, settings=settings)
         roles = roles_of(values)
-        if isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and not roles & {"nn", "val.len", "iter", "clock"}:
+        if isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and not roles & {"nn", "val.len"}:
             if roles & {"val", "train", "tokens", "random"}:
                 roles |= {"boundary"}  # tokens compared with a value: where documents start
         return Value(roles=roles, settings=settings)
@@ -1905,7 +1946,7 @@ class Interpreter:
             value = self.eval(node.elt, inner)
         # A list of windows or documents is as long as what it was made from.
         kept = frozenset(
-            r for s in sources for r in s.roles if r == "val.len" or r == "whole" or r.startswith("cut:")
+            r for s in sources for r in s.roles if r in ("val.len", "whole") or r.startswith(("cut:", "per:"))
         )
         roles = (value.roles - {"iter"}) | kept
         if isinstance(value, (Object, Function, Choice, Class)) or (isinstance(value, Seq) and value.items):
@@ -2042,6 +2083,8 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
             return Value(settings=settings)
         return Value(roles=frozenset({"const"}), settings=settings)
     roles = roles_of(bounds)
+    if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
+        roles |= {f"per:{abs(a[2].value)}"}
     return Value(roles=roles - {"val", "whole"} | ({"val.len"} & roles), settings=settings)
 
 
@@ -2137,11 +2180,36 @@ def _x_super(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
 
 
 def _x_open(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Value(roles=roles_of(a) | i.path_roles(a))
+    text = _text(a[0]) if a else None
+    name = {f"read:{text}"} if text and text.endswith(".py") else EMPTY
+    return Value(roles=roles_of(a) | i.path_roles(a) | name)
 
 
 def _x_parser(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     return Object(kind=External(name="argparse.ArgumentParser"))
+
+
+def _x_which(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Value(text=_text(a[0]) if a else None, roles=frozenset({"program", "maybe-none"}))
+
+
+def _x_delegate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    """Handing over to another file: followed when the submission holds it, noted when it does not."""
+    texts = [t for v in [*a, *k.values()] if (t := _text(v)) is not None]
+    files = [r.removeprefix("read:") for v in a for r in v.roles if r.startswith("read:")]
+    files += [t for t in texts if t.endswith(".py")]
+    modules = [name.rsplit("/", 1)[-1].removesuffix(".py") for name in files]
+    if f.name in ("importlib.import_module", "__import__", "runpy.run_module"):
+        modules += texts[:1]
+    for name in modules:
+        found = i.sibling(name)
+        if found is not None:
+            return found
+    if files or f.name == "runpy.run_module":
+        i.emit(Kind.DELEGATE, n, text=(files or texts or ["another file"])[0].rsplit("/", 1)[-1])
+    elif f.name in ("importlib.import_module", "__import__") and texts:
+        return External(name=_canonical(texts[0]))
+    return Value(roles=roles_of(a))
 
 
 def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2171,7 +2239,9 @@ EXTERNALS: dict[str, Handler] = {
     "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
     "torch.distributed.is_initialized": _x_true, "copy.deepcopy": _x_deepcopy, "copy.copy": _x_deepcopy,
     "functools.partial": _x_partial, "super": _x_super, "open": _x_open, "argparse.ArgumentParser": _x_parser,
-    "vars": _x_vars, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
+    "vars": _x_vars, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
+    "runpy.run_module": _x_delegate, "importlib.import_module": _x_delegate, "__import__": _x_delegate,
+    "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
     "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_first, "torch.from_numpy": _x_first,
 }  # fmt: skip
 
@@ -2201,6 +2271,17 @@ EXPRESSIONS: dict[type[ast.expr], Any] = {
 
 
 # -- small helpers -------------------------------------------------------------------------------------------
+
+
+def _accumulator(node: ast.AST) -> str:
+    """The name of what a score is added to."""
+    if isinstance(node, ast.AugAssign):
+        return ast.unparse(node.target)
+    if isinstance(node, ast.Assign):
+        return ast.unparse(node.targets[0])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return ast.unparse(node.func.value)
+    return ""
 
 
 def _as_load(target: ast.expr) -> ast.expr:
@@ -2254,7 +2335,7 @@ def _parameter_names(function: Function) -> list[str]:
 
 def _length(value: Value) -> Value:
     """The length of ``value``: of validation data it keeps only that it is such a length."""
-    roles = frozenset(r for r in value.roles if r.startswith("cut:"))
+    roles = frozenset(r for r in value.roles if r.startswith(("cut:", "per:")))
     if value.roles & {"whole", "val.len"}:
         roles |= {"val.len"}
     if "iter" in value.roles:

@@ -31,10 +31,16 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
     "cargo": ("rustc", "rustup", "rust"),
 }
 _INSTALL = re.compile(
-    r"(?i)\b(?:apt(?:-get)?|yum|dnf|apk|brew|conda|mamba|pip3?|uv|pacman|cargo|snap)\b[^\n]{0,60}\b(?:install|add)\b|"
-    r"^\s*RUN\s|\binstall(?:ed|s|ing)?\b|\brequire[sd]?\b|\brequirements?\b|\bdependenc(?:y|ies)\b|\bprerequisites?\b|"
-    r"\bneeds?\b|\bmust be (?:present|available|on)\b|\bwhich\b"
+    r"(?i)\b(?:apt(?:-get)?|yum|dnf|apk|brew|conda|mamba|pip3?|uv|pacman|cargo|snap)\b[^\n]{0,60}"
+    r"\b(?:install|add)\b|"
+    r"^\s*RUN\s"
 )
+_NEED = re.compile(
+    r"(?i)\binstall(?:ed|s|ing)?\b|\brequire[sd]?\b|\brequirements?\b|\bdependenc(?:y|ies)\b|"
+    r"\bprerequisites?\b|\bneed(?:s|ed)?\b|\bmust be (?:present|available|on)\b|"
+    r"\bsystem (?:binary|package|deps?|tool)\b|\bPATH\b"
+)
+_SENTENCE_END = re.compile(r"[.;!?]\s+(?=[A-Z`*(])")
 _SETUP_HEADING = re.compile(
     r"(?i)set-?up|requirement|dependenc|prerequisite|install|environment|reproduc|system|\brun\b|how to|"
     r"quick ?start"
@@ -101,7 +107,7 @@ def _places(
             if len(text) > 5_000 or not pattern.search(text):
                 continue
             heading = (code.get(number) or headings.get(number) or "").rsplit(" / ", 1)[-1]
-            install = bool(_INSTALL.search(text))
+            install = _asked_for(text, pattern)
             # In set-up sections a list entry or a command that names the program asks for it.
             setup = bool(_SETUP_HEADING.search(heading)) and (
                 number in code or bool(re.match(r"\s*[-*|\d]", text))
@@ -114,13 +120,20 @@ def _places(
             yield from _hits(file, pattern, "declared", comments=False)
         elif file.name.lower().endswith((".sh", ".bash", ".sbatch")):
             for strength, path, number, text in _hits(file, pattern, "mentioned", comments=True):
-                yield "declared" if _INSTALL.search(text) else strength, path, number, text
+                yield "declared" if _asked_for(text, pattern) else strength, path, number, text
         elif file.name == "submission.json":
             for strength, path, number, text in _hits(file, pattern, "mentioned", comments=True):
                 key = re.search(
                     r"(?i)\"\w*(?:dependenc|require|install|setup|system_packages|apt)\w*\"", text
                 )
                 yield "declared" if key else strength, path, number, text
+
+
+def _asked_for(text: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a line installs the program, or one of its sentences says that the program is needed."""
+    if _INSTALL.search(text):
+        return True
+    return any(pattern.search(part) and _NEED.search(part) for part in _SENTENCE_END.split(text))
 
 
 def _hits(

@@ -15,7 +15,7 @@ from auditor.runconfig.shell import ShellCommand, ShellValue, assignments_only, 
 from auditor.submission import RecordFolder, SubmissionFile
 from auditor.verdict import SettingValue
 
-MAX_DOCUMENT_BYTES = 512 * 1024
+MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_FILES = 80
 _MAX_LAUNCHES = 400
 

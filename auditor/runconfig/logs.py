@@ -81,6 +81,7 @@ _HEADER = re.compile(
 )
 _BLOCK_ENTRY = re.compile(r"^[ \t│|*-]{0,12}[\"']?([A-Za-z_][\w.]*)[\"']?\s*[:=]\s*(.*?)\s*,?\s*$")
 _BLOCK_GAP = 12
+_INDENT = tuple(" \t│|*-\"'")
 _KEY_VALUE_LINE = re.compile(r"(?m)^[ \t]*(?:\[[^\]\n]{1,40}\][ \t:]*)?[A-Za-z_][\w./]*[ \t]?[:=][ \t]?\S")
 _KEY_VALUE = re.compile(r"^([A-Za-z_][\w./]*)[:=](\S+)$")
 _SPACED = re.compile(r"^\s*([A-Za-z_]\w*)\s*[:=]\s+(\S{1,200})$")
@@ -117,7 +118,8 @@ _VAL_TOKENS = re.compile(
 _TRAIN_SHARDS = re.compile(r"[Tt]rain_?(?:shards|files)\s*[:=]\s*(\d+)")
 _WORLD_SIZE = re.compile(r"[Ww]orld_?size\s*[:=]\s*(\d+)")
 _STEPS = re.compile(
-    r"(?im)^\s*(?:\[?step\]?\s*[:=]?\s*)?(\d{1,7})\s*/\s*(\d{1,7})\b(?=[^\n]*(?:loss|bpb|vl:|tl:))"
+    r"(?im)^[ \t]*(?:\[?step\]?[ \t]*[:=]?[ \t]*)?(\d{1,7})[ \t]*/[ \t]*(\d{1,7})\b"
+    r"(?=[^\n]*(?:loss|bpb|vl:|tl:))"
 )
 _STOP = re.compile(rf"(?im)^[^\n]{{0,40}}\bstop\w*[^\n]{{0,80}}?train_time\s*[:=]\s*({_NUMBER})\s*(ms|s|m)\b")
 _TRAIN_TIME = re.compile(rf"[Tt]rain(?:ing)?_time\s*[:=]\s*({_NUMBER})\s*(ms|s|m)\b")
@@ -486,11 +488,12 @@ def _metrics(log: LogFile) -> Iterator[Metric]:
 def _line_metrics(text: str, number: int) -> Iterator[Metric]:
     plain = _PREFIX.sub("", text)
     found = [(m.start(), m[1], m[2]) for m in _BPB.finditer(plain) if "." in m[2]]
-    if not found:
+    keyed = bool(found)
+    if not keyed:
         found = [(m.start(), "bpb", m[1]) for m in _BPB_AFTER.finditer(plain)]
     if not found:
         return
-    first_pair = _KEY_NUMBER.search(plain)
+    first_pair = _KEY_NUMBER.search(plain) if keyed else None
     cut = min([p for p, _, _ in found] + ([first_pair.start()] if first_pair else []))
     label = re.sub(r"[\s:=|,\-→(\[{*\"']+$", "", plain[:cut]).strip()[:160]
     timing = _EVAL_TIME.search(plain, found[0][0])
@@ -545,15 +548,9 @@ def _blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]:
             short = len(raw) < 2_000
             line = _PREFIX.sub("", raw) if short and raw[:1] in "[0123456789" else raw
             entry = _BLOCK_ENTRY.match(line) if short else None
-            indented = line[:1] in " \t│|*-\"'"
-            if (
-                entry
-                and (indented or (not own or gap == 0))
-                and not _STEP.match(line)
-                and not _BPB.search(line)
-            ):
-                if not indented and own and index.line(own[-1][1].line)[:1] in " \t":
-                    break  # an indented block ended and messages follow
+            # an unindented line inside an indented block is somebody else's message
+            foreign = line[:1] not in _INDENT and bool(own) and index.line(own[-1][1].line)[:1] in _INDENT
+            if entry and not foreign and not _STEP.match(line) and not _BPB.search(line):
                 many = _pairs(line) if line.count("=") + line.count(":") > 2 else []
                 for name, value in many if len(many) > 2 else [(entry[1], entry[2].strip("'\""))]:
                     own.append((name, LoggedValue(value, number)))
@@ -561,7 +558,7 @@ def _blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]:
                 done = number
             else:
                 gap += 1
-                if gap > _BLOCK_GAP or (own and _RULE.match(line)) or _STEP.match(line):
+                if gap > _BLOCK_GAP or (own and _RULE.match(line)) or (short and _STEP.match(line)):
                     break
         if len(own) >= 2:
             entries.extend(own)

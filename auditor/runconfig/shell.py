@@ -248,7 +248,11 @@ def _expand(text: str, variables: Mapping[str, str], depth: int = 4) -> str:
             return _expand(default or "", variables, depth - 1) if depth else default or ""
         return "" if operator == "+" else match[0]
 
-    return _VARIABLE.sub(value, text)
+    if len(text) > _MAX_COMMAND_CHARS:
+        return text
+    expanded = _VARIABLE.sub(value, text)
+    # A=$A$A doubles with every line
+    return expanded if len(expanded) <= _MAX_COMMAND_CHARS else text
 
 
 def _read_line(text: str, line: int, scope: _Scope) -> Iterator[ShellCommand]:

@@ -1,8 +1,8 @@
 """Reading a submission's Python file into a program a person can read, without executing anything.
 
 Most files are read as they are. Self-extracting scripts are unpacked by a bounded evaluator of their own few
-statements (:mod:`auditor.unpack.evaluate`); files in syntax newer than this interpreter's get their tree through
-LibCST (:mod:`auditor.unpack.newer`).
+statements (:mod:`auditor.unpack.evaluate`); files in syntax newer than this interpreter's get their tree
+through LibCST (:mod:`auditor.unpack.newer`).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Problem = Literal["opaque-code", "broken-script"]
 class Program:
     """One readable program.
 
-    ``file`` is the path of the shipped file it is read from: the script's own, or, where the script does nothing
-    but run another shipped file as it is, that file's (``view`` is "shipped" and ``layers`` says how it is run).
-    ``text`` is the readable source (line ends are all "\\n", no BOM), the innermost stage if packed, and
-    ``tree`` its syntax tree, None if there is none; node positions are those of ``text``. ``layers`` says how it
-    was unpacked, outermost first, e.g. ("base64.b85decode", "lzma.decompress", "exec"). ``problem`` is
-    "opaque-code" when the script runs code that could not be worked out (``text`` is then the innermost stage
-    that could) and "broken-script" when ``text`` is no valid Python; ``detail`` then says what and where in one
-    sentence (with no problem it may hold a remark). ``rewritten``: the syntax is newer than this interpreter's;
-    the tree was made with the help of LibCST.
+    ``file`` is the path of the shipped file it is read from: the script's own, or, where the script does
+    nothing but run another shipped file as it is, that file's (``view`` is "shipped" and ``layers`` says how
+    it is run). ``text`` is the readable source (line ends are all "\\n", no BOM), the innermost stage if
+    packed, and ``tree`` its syntax tree, None if there is none; node positions are those of ``text``.
+    ``layers`` says how it was unpacked, outermost first, e.g. ("base64.b85decode", "lzma.decompress",
+    "exec"). ``problem`` is "opaque-code" when the script runs code that could not be worked out (``text`` is
+    then the innermost stage that could) and "broken-script" when ``text`` is no valid Python; ``detail`` then
+    says what and where in one sentence (with no problem it may hold a remark). ``rewritten``: the syntax is
+    newer than this interpreter's; the tree was made with the help of LibCST.
 
     ``prelude`` holds the statements of the outer stages around the one that runs the program, such as
-    ``os.environ.setdefault(...)``: their positions are those of the shipped file. Where the script runs several
-    packed programs in its own namespace, ``text`` is all of them in order.
+    ``os.environ.setdefault(...)``: their positions are those of the shipped file. Where the script runs
+    several packed programs in its own namespace, ``text`` is all of them in order.
     ``bundled`` are further programs that the script carries and runs or imports as modules; ``name`` is the
     file or module name the script gives to a program, if any.
     """
@@ -112,7 +112,8 @@ class Program:
 
 
 def read_program(file: SubmissionFile, siblings: Mapping[str, SubmissionFile]) -> Program:
-    """Read ``file`` into a readable program. ``siblings`` maps paths relative to the record folder to its files.
+    """Read ``file`` into a readable program. ``siblings`` maps paths relative to the record folder to its
+    files.
 
     Never raises on bad input and never executes anything: what can't be read is said in ``problem`` and
     ``detail``. Bounds: 64 MiB of output, 8 stages, 5 seconds.
@@ -140,8 +141,8 @@ def _shipped(path: str, source: Source) -> Program:
 def _choose(stage: Stage, program: Program) -> Program:
     """The program that a stage amounts to. ``program`` is the stage's own text, seen as a program.
 
-    It is the code the stage runs where that is more than the stage's own code, else the stage itself: a script
-    that merely runs a generated snippet or installs bundled modules is its own program.
+    It is the code the stage runs where that is more than the stage's own code, else the stage itself: a
+    script that merely runs a generated snippet or installs bundled modules is its own program.
     """
     code = code_size(stage.source)
     runs = [run for run in stage.runs if run.stage.source.text.strip()]

@@ -23,7 +23,7 @@ import re
 import string
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -61,6 +61,8 @@ MAX_ITEMS = 4_000_000
 MAX_SPLIT_BYTES = 8 << 20
 MAX_INTEGER_TEXT = 250_000
 MAX_SEARCH_EFFORT = 1_000_000_000
+LARGE_CODE_STEPS = 200_000
+"""Steps for a script of more code than SMALL_CODE: a readable program that may carry a few packed modules."""
 SMALL_CODE = 30_000
 """Scripts with less code than this (payload literals aside) are followed into every function they call; in
 larger ones only functions that could run or decode something are."""
@@ -364,6 +366,8 @@ class Evaluator:
         self.stages: list[Stage] = []
         self.trace: list[str] = []
         self.calls = 0
+        self.escaped = False
+        """Set when a loop or function may have been left, on a condition that is not known."""
         self.statement: ast.stmt | None = None
         self.follow_all = True
         self.interesting: dict[int, bool] = {}
@@ -381,6 +385,8 @@ class Evaluator:
         kept = self.statement, self.follow_all
         self.stages.append(result)
         self.follow_all = code_size(source) <= SMALL_CODE
+        reserve = 0 if self.follow_all else max(0, self.budget.steps - LARGE_CODE_STEPS)
+        self.budget.steps -= reserve
         scope.names.setdefault("__doc__", ast.get_docstring(source.tree, clean=False))
         try:
             for statement in source.tree.body:
@@ -397,6 +403,7 @@ class Evaluator:
             if payload_share(source) >= 0.5 or (isinstance(at, ast.stmt) and _mentions_payload(at)):
                 result.opaque.append((reason, at.lineno if at else 1, at.col_offset + 1 if at else 1))
         finally:
+            self.budget.steps = max(0, self.budget.steps) + reserve
             self.stages.pop()
             self.statement, self.follow_all = kept
         return result
@@ -407,7 +414,7 @@ class Evaluator:
         current = self.stages[-1]
         layers = (*dict.fromkeys(self.trace), kind)
         if isinstance(value, Code):
-            name = name or value.filename
+            name = name or posixpath.basename(value.filename)
             value = value.source
         if isinstance(value, Unknown):
             if value.packed:
@@ -460,6 +467,7 @@ class Evaluator:
             try:
                 self.execute(statement, scope)
             except _FLOW:
+                self.escaped = True
                 return
 
     def execute(self, node: ast.stmt, scope: Scope) -> None:
@@ -620,22 +628,28 @@ class Evaluator:
         self.block(node.orelse, scope)
 
     def repeat(self, node: ast.While, scope: Scope) -> None:
-        while True:
-            self.budget.step()
-            test = self.value(node.test, scope)
-            if isinstance(test, Unknown):
-                self.maybe(node.body, scope)
-                self.forget(node, scope)
-                return
-            if not _truth(test):
-                break
-            try:
-                self.block(node.body, scope)
-            except _Break:
-                return
-            except _Continue:
-                continue
-        self.block(node.orelse, scope)
+        before, self.escaped = self.escaped, False
+        try:
+            while True:
+                self.budget.step()
+                test = self.value(node.test, scope)
+                if isinstance(test, Unknown) or self.escaped:
+                    # How often it runs is not known: once, to see what it does, is all there is to it.
+                    if not self.escaped:
+                        self.maybe(node.body, scope)
+                    self.forget(node, scope)
+                    return
+                if not _truth(test):
+                    break
+                try:
+                    self.block(node.body, scope)
+                except _Break:
+                    return
+                except _Continue:
+                    continue
+            self.block(node.orelse, scope)
+        finally:
+            self.escaped = before
 
     def manage(self, node: ast.With, scope: Scope) -> None:
         for item in node.items:
@@ -1306,7 +1320,8 @@ class Evaluator:
         if path == "functools.partial" and args:
             return Partial(args[0], tuple(args[1:]), kwargs)
         if _any_unknown(*operands) and path not in ("builtins.print", "builtins.dict"):
-            return _unknown_of(f"{name}()", *operands)
+            unknown = _unknown_of(f"{name}()", *operands)
+            return Unknown(unknown.reason, packed=True) if path in DECODERS or path in _OPENERS else unknown
         if path in DECODERS:
             if isinstance(args[0] if args else None, Handle):
                 return Unknown(f"{name}()", packed=True)

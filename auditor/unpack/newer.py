@@ -1,7 +1,7 @@
 """Reading syntax newer than the running interpreter: 3.12 f-strings, PEP 695 and 3.14's bare ``except A, B``.
 
-The text itself is never changed. What this interpreter can't parse is covered by stand-ins of the same extent,
-so that every other node keeps its position, and the covered f-strings are put back into the tree as
+The text itself is never changed. What this interpreter can't parse is covered by stand-ins of the same
+extent, so that every other node keeps its position, and the covered f-strings are put back into the tree as
 ``ast.JoinedStr`` nodes.
 """
 

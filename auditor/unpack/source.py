@@ -25,8 +25,9 @@ _BLANK = re.compile(rb"^[ \t\f]*(?:#.*)?$")
 class Source:
     """A Python text and, where it could be parsed, its tree.
 
-    ``text`` has "\\n" line ends only and no BOM. ``error`` says in one sentence, with line:column, why ``tree``
-    is None. ``note`` is a remark on a text that was read although Python itself would refuse the bytes.
+    ``text`` has "\\n" line ends only and no BOM. ``error`` says in one sentence, with line:column, why
+    ``tree`` is None. ``note`` is a remark on a text that was read although Python itself would refuse the
+    bytes.
     """
 
     text: str

@@ -26,8 +26,10 @@ steps prints something and the whole log lacks it, the code did not run and the 
 
 from __future__ import annotations
 
+import re
+
 from auditor.index.trace import Event, Kind
-from auditor.reading import Reading
+from auditor.reading import Reading, prints
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -98,6 +100,15 @@ class PrequantTTT(Rule):
         latent = self._latent(reading)
         if latent is not None:
             return latent
+        unexplained = _phase_in_log_only(reading)
+        if unexplained is not None:
+            return Finding(
+                Status.SUSPECT,
+                "The log shows an adaptation phase before the reported result that the submitted code does not print:"
+                " the run may have used other code.",
+                Confidence.LOW,
+                (unexplained,),
+            )
         if harmless:
             step, why = harmless[-1]
             evidence = [reading.at(step, "trains on validation tokens")]
@@ -174,6 +185,21 @@ class PrequantTTT(Rule):
                 tuple(names),
             )
         return None
+
+
+_EPOCH_LINE = re.compile(r"(?i)\b(?:ttt|adapt|finetune)[\w-]*[:_ ]+epoch\b")
+
+
+def _phase_in_log_only(reading: Reading) -> Evidence | None:
+    """A line of the claim's log that tells of epochs of adaptation, and that nothing in the code can have printed."""
+    label = reading.reported.log
+    if label is None:
+        return None
+    texts = [e.text for e in reading.trace.events if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text]
+    for file, line, text in reading.run.find(_EPOCH_LINE):
+        if file == label.file and line < label.line and not any(prints(t, text) for t in texts):
+            return reading.log_evidence(file, line, text, "an adaptation phase, in the log only")
+    return None
 
 
 def _evaluation(reading: Reading) -> str:

@@ -26,8 +26,10 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading, prints
@@ -87,6 +89,9 @@ class EvalSubset(Rule):
         if certain:
             cut, why = certain[0]
             return self._active(reading, cut, why, coverage)
+        better = self._better_claim(reading, coverage)
+        if better is not None:
+            return better
         sampled = [s for s in reported.scores if "random" in s.roles and _fixed_rounds(s)]
         if sampled:
             return Finding(
@@ -146,6 +151,48 @@ class EvalSubset(Rule):
             reading.call_path(cut),
             tuple(sorted(s for s in cut.settings if not s.startswith("<"))),
         )
+
+    def _better_claim(self, reading: Reading, coverage: Coverage | None) -> Finding | None:
+        """A better figure that submission.json claims beside the headline, from an evaluation of a part.
+
+        Only figures below the headline count: a worse one is a diagnostic.
+        """
+        headline = reading.run.claim.val_bpb
+        claimed = dict(_bpb_figures(reading.run.claim.raw))
+        if headline is None or not claimed:
+            return None
+        scores = {e.seq: e for e in reading.trace.of(Kind.SCORE)}
+        for metric in reading.trace.of(Kind.METRIC):
+            if metric is reading.reported.metric:
+                continue
+            feeding = [scores[int(r[6:])] for r in metric.roles if r.startswith("score:") and int(r[6:]) in scores]
+            if not any(r.startswith("cut:") for s in feeding for r in s.roles):
+                continue
+            lines = reading.log_lines_like(metric.text or "")
+            printed = [float(n) for _, _, text in lines for n in re.findall(r"\b\d\.\d{3,}", text)]
+            for name, value in claimed.items():
+                if value >= float(headline) - 5e-4 or not any(abs(value - p) <= 2e-3 for p in printed):
+                    continue
+                for cut in _cuts(reading.trace, feeding):
+                    bites, why = _judge(reading, cut, coverage)
+                    if bites != "cuts":
+                        continue
+                    file, line, text = lines[0]
+                    return Finding(
+                        Status.ACTIVE,
+                        f"The headline {headline} covers the whole split, but submission.json also claims {value:g}"
+                        f" ({name}), which scores part of it: {why}.",
+                        Confidence.MEDIUM,
+                        (
+                            reading.at(cut, "selects part of the validation data"),
+                            reading.at(metric, "prints the claimed figure"),
+                            reading.log_evidence(file, line, text, "the figure in the log"),
+                            *reading.setting_evidence(cut.settings),
+                        ),
+                        reading.call_path(cut),
+                        tuple(sorted(cut.settings)),
+                    )
+        return None
 
     def _latent(self, reading: Reading) -> Finding | None:
         """A limit on the reported path that the run leaves switched off."""
@@ -216,18 +263,22 @@ def _cuts(trace: Trace, scores: Sequence[Event]) -> list[Event]:
     own: set[int] = set()
     loops: set[int] = set()
     for score in scores:
-        marked |= {r for r in score.roles if r.startswith("cut:")}
+        here = {r for r in score.roles if r.startswith("cut:")}
+        # A sum that also takes what was not cut is not limited by the cut: a second look at some of it.
+        for other in scores:
+            if other is not score and (other.frame, other.text) == (score.frame, score.text):
+                here &= {r for r in other.roles if r.startswith("cut:")}
+        marked |= here
         ids = [f.id for f in score.frames]
         inside = set(ids[ids.index(score.frame) :]) if score.frame in ids else {ids[-1]}
         own |= inside
         for loop in score.loops:
             if loop.frame in inside:
                 loops.add(loop.id)
-                marked |= {r for r in loop.roles if r.startswith("cut:")}
     found = []
     for event in trace.of(Kind.CUT):
         early = event.detail in ("break", "clock")
-        if early and any(loop.id in loops for loop in event.loops) and event.frames[-1].id in own:
+        if early and event.loops and event.loops[-1].id in loops and event.frames[-1].id in own:
             found.append(event)
         elif not early and f"cut:{event.seq}" in marked:
             found.append(event)
@@ -252,10 +303,14 @@ def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str
     if cut.number is None:
         return "may", f"a limit whose value in this run is not known{named}"
     total = coverage.tokens if coverage is not None else None
-    if cut.number >= MOST_FULL_TOKENS or (total is not None and total >= FEWEST_FULL_TOKENS and cut.number >= total):
+    each = max((int(r.removeprefix("per:")) for r in cut.roles if r.startswith("per:")), default=1)
+    if cut.number * each >= MOST_FULL_TOKENS or (total is not None and total >= FEWEST_FULL_TOKENS and cut.number * each >= total):
         return "idle", f"a limit of {cut.number:,.0f}{named} is not below the size of the split"
-    if "tokens" not in cut.detail and cut.number < 2 and not settings:
-        return "idle", "a single item is looked at"
+    scores = reading.reported.scores
+    mark = f"cut:{cut.seq}"
+    limited = {s.frame for s in scores if mark in s.roles}
+    if any(s.frame in limited and mark not in s.roles and s.text for s in scores):
+        return "may", f"one of the sums it is made of is limited to {cut.number:,.0f} items{named}"
     return "cuts", f"the first {cut.number:,.0f} items{named}"
 
 
@@ -298,6 +353,20 @@ def _loop_evidence(reading: Reading, score: Event) -> tuple[Evidence, ...]:
     )
 
 
+def _bpb_figures(raw: object, path: str = "") -> list[tuple[str, float]]:
+    """Figures in submission.json whose name speaks of bits per byte, with the path of their key."""
+    found: list[tuple[str, float]] = []
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            found += _bpb_figures(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(raw, list):
+        for value in raw[:50]:
+            found += _bpb_figures(value, path)
+    elif isinstance(raw, (float, Decimal)) and 0.05 < raw < 5 and "bpb" in path.lower() and "std" not in path.lower():
+        found.append((path, float(raw)))
+    return found
+
+
 def _could_cut(body: Sequence[ast.stmt]) -> bool:
     """Whether a branch holds anything that can select a part of the data."""
     kinds = (ast.Slice, ast.Break)
@@ -323,7 +392,16 @@ def _coverage(reading: Reading) -> Coverage | None:
             implied = label.val_loss / math.log(2) * tokens / label.value
         evidence = reading.log_evidence(run.file, told.line, f"val_tokens {tokens}", "validation tokens, as logged")
         return Coverage(tokens, implied, evidence)
+    place = reading.log_place(_SCORED_TOKENS.pattern)
+    match = _SCORED_TOKENS.search(place[2]) if place is not None else None
+    if place is not None and match is not None:
+        tokens = int(re.sub(r"\D", "", match[1]))
+        if tokens:
+            return Coverage(tokens, None, reading.log_evidence(*place, role="tokens scored, as logged"))
     return None
+
+
+_SCORED_TOKENS = re.compile(r"(?i)\b(?:eval|scored|val)[_ ]tokens\s*[=:]\s*(\d[\d,_]*)")
 
 
 _EVAL = """
