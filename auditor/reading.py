@@ -236,6 +236,14 @@ class Reading:
         """The evaluation behind the claimed number."""
         return self._chosen[2]
 
+    def foreign_texts(self) -> str | None:
+        """The public data set that the reported evaluation scores instead of validation shards, or None."""
+        scores = self.reported.scores
+        if not scores or any("val" in s.roles for s in scores):
+            return None
+        opened = [e.text for e in self.trace.of(Kind.DATA) if e.seq < scores[-1].seq and e.text]
+        return opened[-1] if opened else None
+
     def unreadable(self) -> str | None:
         """Why nothing can be said about the code, or None."""
         if not self.python_files:
@@ -461,6 +469,14 @@ class Reading:
                 notes.append(f"{entry.program.file} was unpacked: {' <- '.join(entry.program.layers)}")
             if entry.program.rewritten:
                 notes.append(f"{entry.program.file} uses newer syntax and was rewritten for reading")
+        foreign = self.foreign_texts()
+        if foreign is not None:
+            notes.append(
+                f"the texts evaluated come from the data set {foreign}, not from the challenge's validation shards"
+            )
+        claim = self.run.claim
+        if claim.val_bpb is None and not claim.seed_values():
+            notes.append("no score is claimed: submission.json gives no bits per byte")
         if self.trace.truncated:
             notes.append(f"the trace is incomplete: {self.trace.truncated}")
         return tuple(notes)

@@ -306,7 +306,7 @@ class Interpreter:
         self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope
     ) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
-        if not {"val", "nn"} <= value.roles:
+        if not self.is_score(value.roles):
             return
         if isinstance(target, ast.Subscript):
             holder = self.eval(target.value, scope)
@@ -325,7 +325,7 @@ class Interpreter:
     def s_augassign(self, node: ast.AugAssign, scope: Scope) -> None:
         old = self.eval(_as_load(node.target), scope)
         change = self.eval(node.value, scope)
-        if {"val", "nn"} <= change.roles:
+        if self.is_score(change.roles):
             holder_call = self.owner_call(node.target, old, scope)
             self.score(node, change, old, scope, holder_call)
         if "grad" in change.roles and any(r.startswith("param:") for r in old.roles):
@@ -1332,7 +1332,7 @@ class Interpreter:
                     else frozenset(r for r in arguments[0].roles if not r.startswith("cut:"))
                 )
                 holder.settings |= arguments[0].settings
-                if {"val", "nn"} <= arguments[0].roles:
+                if self.is_score(arguments[0].roles):
                     self.score(node, arguments[0], holder, None)
                 return Const(value=None)
             if name in ("extend", "update") and arguments:
@@ -1422,7 +1422,7 @@ class Interpreter:
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
-            if {"val", "nn"} <= given and name in ("add_", "copy_", "index_add_", "scatter_add_", "index_copy_"):
+            if self.is_score(given) and name in ("add_", "copy_", "index_add_", "scatter_add_", "index_copy_"):
                 self.score(node, Value(roles=given), holder, scope)
             if owned or any(r.startswith("state:") for r in holder.roles):
                 # A saved state that is mixed with live parameters is no longer the saved state.
@@ -1430,7 +1430,7 @@ class Interpreter:
             holder.roles |= given
             return holder
         if name in ("append", "extend", "put", "appendleft", "add", "update", "write", "index_put_"):
-            if {"val", "nn"} <= given and name in ("append", "extend", "put"):
+            if self.is_score(given) and name in ("append", "extend", "put"):
                 self.score(node, Value(roles=given), holder, scope)
             holder.roles |= given
             if name == "write":
@@ -1514,12 +1514,14 @@ class Interpreter:
             text=" ".join(sorted(r for r in owned if r.startswith("param:"))),
         )
 
+    def is_score(self, roles: frozenset[str]) -> bool:
+        """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
+        return "nn" in roles and not self.passes and bool(roles & {"val", "foreign"})
+
     def score(
         self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0
     ) -> None:
         """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
-        if self.passes:
-            return  # residual streams inside a forward pass are no losses
         credited = call or holder.born or (scope.call if scope is not None else 0) or self.frames[-1].id
         loop_roles = frozenset(r for loop in self.loops for r in loop.roles if r.startswith("cut:"))
         self.emit(
@@ -1616,6 +1618,10 @@ class Interpreter:
             made = self.in_forward(name, arguments, keywords, node)
             if made is not None:
                 return made
+        if name.endswith(".load_dataset"):
+            texts = [t for v in values if (t := _text(v)) is not None]
+            self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
+            return Value(roles=frozenset({"foreign"}))
         if name in RANDOM_INDEX:
             return Value(roles=frozenset({"random"}) | roles_of(values))
         if name.startswith("time.") and name.rsplit(".", 1)[-1] in ("perf_counter", "time", "monotonic"):
@@ -1627,13 +1633,12 @@ class Interpreter:
             self.emit(Kind.SERIALIZE, node, roles=roles)
             return Value()
         leaf = name.rsplit(".", 1)[-1]
-        if leaf in ("zeros", "zeros_like", "tensor", "full", "empty", "ones") and name.startswith(
+        if leaf in ("zeros", "zeros_like", "full", "empty", "ones", "empty_like") and name.startswith(
             ("torch", "numpy", "jax", "mlx")
         ):
-            roles = frozenset(r for r in roles_of(values) if r.startswith("score:") or r in ("val", "train", "nn"))
-            if leaf.endswith("_like"):
-                roles = EMPTY
-            return Value(roles=roles, born=self.frames[-1].id if self.frames else 0)
+            return Value(born=self.frames[-1].id if self.frames else 0)
+        if leaf == "tensor" and values and not roles_of(values):
+            return Value(born=self.frames[-1].id if self.frames else 0, settings=settings_of(values))
         roles = EMPTY
         for value in values:
             roles |= deep_roles(value, 1)

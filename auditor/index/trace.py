@@ -24,6 +24,7 @@ class Kind(StrEnum):
     METRIC = "metric"  # a text with a loss or bpb is printed or logged
     MESSAGE = "message"  # any other text is printed or logged
     EXTERNAL = "external"  # an external program or library is run or loaded
+    DATA = "data"  # a public data set is opened by name, instead of the contest's shards
     DELEGATE = "delegate"  # another file that the submission does not hold is run
     SERIALIZE = "serialize"  # a model or bytes are written to a file
     LOAD = "load"  # parameters are loaded into an object

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from auditor.submission import SubmissionFile
-from auditor.unpack.evaluate import MAY_RUN, Evaluator, Run, Stage, code_size, payload_share
+from auditor.unpack.evaluate import Evaluator, Run, Stage, code_size, may_run_code, payload_share
 from auditor.unpack.limits import Budget
-from auditor.unpack.newer import quiet_parse
 from auditor.unpack.source import Source, parse, read_source
 from auditor.unpack.values import ROOT, Files
 
@@ -26,7 +25,7 @@ SNIPPET_LENGTH = 160
 WRAPPER_CODE = 1_000
 """Characters of code up to which a script that runs another file (or module) is only a wrapper around it."""
 OPAQUE_SHARE = 0.5
-"""A script that runs code, and of which this share is encoded data, is packed even if how is not understood."""
+"""A script that runs code and of which this share is encoded data is packed, even if how is not understood."""
 
 Problem = Literal["opaque-code", "broken-script"]
 
@@ -124,7 +123,7 @@ def read_program(file: SubmissionFile, siblings: Mapping[str, SubmissionFile]) -
         )
     source = read_source(file.data)
     program = _shipped(file.path, source)
-    if source.tree is None or not MAY_RUN.search(source.text):
+    if source.tree is None or not may_run_code(source.text):
         return program
     own = next((key for key, other in siblings.items() if other.path == file.path), file.name)
     evaluator = Evaluator(Files(f"{ROOT}/{own}", siblings, file), Budget())
@@ -253,7 +252,7 @@ def _character_position(program: Program, line: int, column: int) -> tuple[int, 
 
 
 def _statement_around(text: str, at: int) -> tuple[int, int]:
-    """The extent of the statement around a character of one line, parted at ";" outside strings and brackets."""
+    """The extent of the statement around a character of a line, parted at ";" outside strings and brackets."""
     start, depth = 0, 0
     for match in re.finditer(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[(\[{]|[)\]}]|;""", text):
         piece = match[0]

@@ -23,7 +23,7 @@ import re
 import string
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -67,10 +67,33 @@ SMALL_CODE = 30_000
 """Scripts with less code than this (payload literals aside) are followed into every function they call; in
 larger ones only functions that could run or decode something are."""
 
-MAY_RUN = re.compile(
-    r"\bexec\b|(?<![\w.])eval\s*\(|exec_module|load_module|run_path|run_module|runcode|runsource|\bmarshal\b|builtins"
+_WAYS_TO_RUN = (
+    "exec",
+    "eval(",
+    "load_module",
+    "run_path",
+    "run_module",
+    "runcode",
+    "runsource",
+    "marshal",
+    "builtins",
 )
-"""Without one of these a script can't run packed code in any of the ways that are known here."""
+_MAY_RUN = re.compile(
+    r"exec\b(?<!\wexec)|exec_module|load_module|run_path|run_module|runcode|runsource|marshal\b|builtins"
+)
+_EVAL = re.compile(r"eval\(")
+
+
+def may_run_code(text: str) -> bool:
+    """Whether ``text`` could run packed code in any of the ways that are known here. Cheap: most texts can't."""
+    if not any(word in text for word in _WAYS_TO_RUN):
+        return False
+    if _MAY_RUN.search(text):
+        return True
+    # model.eval() and train_and_eval() are everywhere in these scripts.
+    return any(not (text[m.start() - 1].isalnum() or text[m.start() - 1] in "._") for m in _EVAL.finditer(text, 1))
+
+
 _INTERESTING = frozenset(
     [
         "exec",
@@ -138,6 +161,7 @@ class Run:
     column: int
     statement: ast.stmt | None
     shipped: str | None
+    data: bytes
 
 
 class _Return(Exception):
@@ -328,7 +352,10 @@ _NEVER = {
     "dill.loads": "pickles are not read",
     "torch.load": "pickles are not read",
 }
-_RUNS_COMMAND = re.compile(r"subprocess\.\w+|os\.(exec|spawn|posix_spawn)\w*|os\.system|os\.popen")
+_RUNS_COMMAND = re.compile(
+    r"subprocess\.(run|call|check_call|check_output|Popen|getoutput|getstatusoutput)"
+    r"|os\.(exec|spawn|posix_spawn)\w*|os\.system|os\.popen"
+)
 
 
 def code_size(source: Source) -> int:
@@ -352,7 +379,9 @@ def payload_share(source: Source) -> float:
     packed = sum(
         len(node.value)
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant) and looks_packed(node.value)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str | bytes)
+        and looks_packed(node.value)
     )
     return packed / len(source.text)
 
@@ -427,6 +456,8 @@ class Evaluator:
         else:
             return
         self.trace.clear()
+        if any(run.data == data for run in current.runs):
+            return
         shipped = next(
             (
                 found.path
@@ -437,11 +468,11 @@ class Evaluator:
         )
         source = read_source(data)
         small = len(source.text) <= SMALL_CODE
-        if small or MAY_RUN.search(source.text):
+        if small or may_run_code(source.text):
             stage = self.stage(source, scope.module if own else self.fresh_scope())
         else:
             stage = Stage(source)
-        current.runs.append(Run(stage, own, layers, name, line, column, self.statement, shipped))
+        current.runs.append(Run(stage, own, layers, name, line, column, self.statement, shipped, data))
 
     def fresh_scope(self) -> Scope:
         """The names a script starts with."""

@@ -107,7 +107,7 @@ def _with_room(work: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class _Cover:
-    """One stretch of text that this interpreter can't parse: character offsets, the stand-in, the real node."""
+    """A stretch of text that this interpreter can't parse: character offsets, stand-in, real node."""
 
     start: int
     end: int
@@ -332,7 +332,7 @@ _BARE_EXCEPT = re.compile(r"(except\*?)(\s+)([\w.]+(?:\s*,\s*[\w.]+)+)(\s*)(?=:)
 
 
 def _bracket_excepts(text: str) -> str | None:
-    """``text`` with 3.14's bare ``except A, B:`` in brackets where the parser trips over it; None if nowhere."""
+    """``text`` with 3.14's bare ``except A, B:`` in brackets where the parser trips over it, or None."""
     changed = False
     lines = text.split("\n")
     for _ in range(MAX_BARE_EXCEPTS):

@@ -38,7 +38,7 @@ class Source:
 
 
 def encoding_of(data: bytes) -> tuple[str, int]:
-    """The encoding of a Python source and the length of its BOM: BOM first, then PEP 263 cookie, then UTF-8."""
+    """The encoding of a Python source and the length of its BOM: BOM, then PEP 263 cookie, then UTF-8."""
     for bom, name in _BOMS:
         if data.startswith(bom):
             return name, len(bom)

@@ -159,7 +159,7 @@ class Scope:
 
 
 ROOT = "/submission"
-"""Where the record folder stands in the paths a script computes. Nothing of the real file system is ever read."""
+"""Where the record folder stands in the paths a script computes. The real file system is never read."""
 TEMPORARY = "/temporary"
 
 

@@ -296,6 +296,6 @@ SmearGateBOSLeak.LEGAL = (
                 "        x[:, 1:] += self.embed((36313 * input_ids[:, 1:] ^ 27191 * input_ids[:, :-1]) % 1024)",
             )
         },
-        Status.NOT_APPLICABLE,
+        Status.CLEAN,
     ),
 )

@@ -78,6 +78,17 @@ class EvalSubset(Rule):
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
         reported = reading.reported
+        foreign = reading.foreign_texts()
+        if foreign is not None and reported.scores:
+            claimed = reading.run.claim.val_bpb is not None
+            return Finding(
+                Status.CLEAN if claimed else Status.NOT_APPLICABLE,
+                f"The texts evaluated come from the data set {foreign}, not from the challenge's validation shards:"
+                " a question of noncanonical-val, not of a subset"
+                + ("." if claimed else "; and no score is claimed."),
+                Confidence.MEDIUM,
+                (reading.at(reported.scores[0], "scored here, from another data set"),),
+            )
         coverage = _coverage(reading)
         cuts = _cuts(reading.trace, reported.scores)
         certain: list[tuple[Event, str]] = []
