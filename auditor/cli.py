@@ -32,8 +32,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 FAILED = 2
 
 EXIT_CODES = (
-    "Exit codes: 0 no violation found, 1 violations found, 2 usage or source error, 3 needs review, "
-    "130 interrupted."
+    "Exit codes: 0 no violation found, 1 violations found, 2 usage or source error, 3 needs review, 130 interrupted."
 )
 
 
@@ -121,9 +120,7 @@ def audit(
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Check this rule only; may be given several times.", metavar="SLUG", show_default=False
-        ),
+        typer.Option(help="Check this rule only; may be given several times.", metavar="SLUG", show_default=False),
     ] = None,
 ) -> None:
     """Audit one submission. Its code is read, never run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 
 import rules
@@ -29,9 +30,7 @@ from rules.base import Finding, Rule
 
 KIND_NOTES = {
     SubmissionKind.DOCUMENTS: "The pull request changes documents only: there is no code to audit.",
-    SubmissionKind.ROOT_SCRIPT: (
-        "The pull request changes the repository's own scripts and adds no record folder."
-    ),
+    SubmissionKind.ROOT_SCRIPT: ("The pull request changes the repository's own scripts and adds no record folder."),
     SubmissionKind.CODE_ELSEWHERE: "The pull request adds code outside of a record folder.",
     SubmissionKind.EMPTY: "The pull request changes nothing against its base.",
 }
@@ -72,7 +71,8 @@ def audit(
         if progress is not None:
             progress(f"reading {folder.path or 'the submission'}")
         judged.append(_judge(submission, folder, chosen, policy))
-    judged.sort(key=lambda j: (-j[0], j[2].folder), reverse=False)
+    # Of equals the last by name, which starts with a date, is the newest.
+    judged.sort(key=lambda j: (j[0], j[2].folder), reverse=True)
     notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
     if not judged:
         return _nothing_to_judge(submission, chosen, policy, notes)
@@ -140,6 +140,10 @@ def _claim_weight(reading: Reading) -> int:
     weight += 2 if reading.folder.track == "record" else 0
     weight += 16 if added else 0
     weight += 1 if reading.python_files else 0
+    claim = reading.run.claim.val_bpb
+    if claim is not None and reading.submission.title:
+        titled = (float(n) for n in re.findall(r"\b\d\.\d{3,}", reading.submission.title))
+        weight += 32 if any(abs(n - float(claim)) < 1e-3 for n in titled) else 0
     return weight
 
 
@@ -150,9 +154,7 @@ def _why(reading: Reading) -> str:
     return "which adds a script" if reading.python_files else "the first by name"
 
 
-def _info(
-    submission: Submission, folder: str | None, track: str, notes: Sequence[str]
-) -> SubmissionInfo:
+def _info(submission: Submission, folder: str | None, track: str, notes: Sequence[str]) -> SubmissionInfo:
     return SubmissionInfo(
         source=submission.source,
         repository=submission.repository,
@@ -192,9 +194,7 @@ def _not_checked(reading: Reading, chosen: Sequence[Rule]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _nothing_to_judge(
-    submission: Submission, chosen: Sequence[Rule], policy: Policy, notes: Sequence[str]
-) -> Verdict:
+def _nothing_to_judge(submission: Submission, chosen: Sequence[Rule], policy: Policy, notes: Sequence[str]) -> Verdict:
     outcomes = tuple(
         Outcome(
             rule=rule.slug,

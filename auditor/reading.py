@@ -9,7 +9,7 @@ import ast
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +67,7 @@ class LaunchedConfiguration:
         if key not in self.asked:
             effective = self.run.effective(**names)
             undecided = effective.conflict is not None and effective.values[-1].origin != "log"
-            self.asked[key] = None if undecided else effective.value
+            self.asked[key] = HOLE if undecided else effective.value
         return self.asked[key]
 
 
@@ -130,6 +130,18 @@ class Reading:
             cache[relative] = ProgramIndex(read_program(file, self._siblings))
         return cache[relative]
 
+    @property
+    def bundled(self) -> dict[str, ProgramIndex]:
+        """Modules that the packed scripts read so far carry inside, by import name."""
+        cache: dict[int, ProgramIndex] = self.__dict__.setdefault("_bundled", {})
+        found: dict[str, ProgramIndex] = {}
+        for index in self.opened():
+            for program in index.program.bundled:
+                if program.name:
+                    made = cache.setdefault(id(program), ProgramIndex(program))
+                    found.setdefault(program.name.removesuffix(".py").replace("/", "."), made)
+        return found
+
     def opened(self) -> list[ProgramIndex]:
         """The programs that were read: the entry script and what it imports."""
         return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
@@ -175,10 +187,14 @@ class Reading:
             if rank == 2 or (rank == 1 and self.run.reported() is None):
                 break
         if best is None:
-            return None, Trace(), ReportedEvaluation(None, (), self.run.reported(), "there is no Python script")
+            return (
+                None,
+                Trace(),
+                ReportedEvaluation(None, (), self.run.reported(), "there is no Python script"),
+            )
         return best[1:]
 
-    def _decided_by_logs(self, trace: Trace) -> dict[int, bool]:
+    def _decided_by_logs(self, trace: Trace) -> dict[int, bool | None]:
         """Branches that the configuration switches off, but whose own messages stand in the claim's logs.
 
         A setting that neither the launch command nor a dump names may still have been set; what only that
@@ -187,7 +203,7 @@ class Reading:
         if not self.run.claim_runs:
             return {}
         printed = {e.text for e in trace.events if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text}
-        forced: dict[int, bool] = {}
+        forced: dict[int, bool | None] = {}
         seen: set[int] = set()
         for branch in trace.skipped:
             if id(branch.node) in seen or not isinstance(branch.node, ast.If):
@@ -197,7 +213,14 @@ class Reading:
             own = [t for t in texts if not any(re.search(_pattern(t) or "", p.replace(HOLE, "")) for p in printed)]
             # Everything the branch prints must be there: a line of a hyperparameter dump can look like one message.
             if own and all(self._in_logs(t) for t in texts):
-                forced[id(branch.node)] = branch.body == tuple(branch.node.body)
+                # Training and evaluation may be two processes with a log each: then both sides ran.
+                taken = [
+                    e.text
+                    for e in trace.events
+                    if e.kind is Kind.MESSAGE and any(g.node is branch.node.test for g in e.guards)
+                ]
+                both = any(self._in_logs(t) for t in taken if t)
+                forced[id(branch.node)] = None if both else branch.body == tuple(branch.node.body)
         return forced
 
     def _in_logs(self, text: str) -> bool:
@@ -205,7 +228,7 @@ class Reading:
         return len(literal) >= 8 and bool(self.run.find(literal)) and bool(self.log_lines_like(text))
 
     def _trace(
-        self, relative: str, *, open_guards: bool = False, forced: dict[int, bool] | None = None
+        self, relative: str, *, open_guards: bool = False, forced: dict[int, bool | None] | None = None
     ) -> Trace:
         entry = self.index(relative)
         if entry is None or entry.program.tree is None:
@@ -230,6 +253,50 @@ class Reading:
         """What could happen if every setting were free: the difference is latent."""
         relative = self._chosen[0]
         return self._trace(relative, open_guards=True) if relative is not None else Trace()
+
+    def switched_off(
+        self,
+        names: Collection[str] = (),
+        kinds: tuple[type[ast.AST], ...] = (),
+        *,
+        inside: Collection[ast.AST | None] | None = None,
+    ) -> bool:
+        """Whether a branch that the configuration leaves out names one of ``names`` or holds one of ``kinds``.
+
+        Where it doesn't, tracing once more with every setting open would show nothing new. ``inside`` limits the
+        question to branches of these functions.
+        """
+        seen: set[int] = set()
+        for branch in self.trace.skipped:
+            if inside is not None and branch.frames[-1].definition not in inside:
+                continue
+            for statement in branch.body:
+                if id(statement) in seen:
+                    continue
+                seen.add(id(statement))
+                for node in ast.walk(statement):
+                    if isinstance(node, kinds):
+                        return True
+                    if isinstance(node, ast.Name) and node.id in names:
+                        return True
+                    if isinstance(node, ast.Attribute) and node.attr in names:
+                        return True
+        return False
+
+    def evaluation_path(self) -> list[ast.AST | None]:
+        """The functions that take part in the reported evaluation, and those that read token files."""
+        path: list[ast.AST | None] = []
+        for score in self.reported.scores:
+            ids = [f.id for f in score.frames]
+            start = ids.index(score.frame) if score.frame in ids else len(ids) - 1
+            path += [f.definition for f in score.frames[start:]]
+        for index in self.opened():
+            path += index.file_readers
+        return path
+
+    def training_names(self) -> set[str]:
+        """Names by which functions that run a backward pass are called."""
+        return {"backward"}.union(*(index.training_names for index in self.opened()))
 
     @property
     def reported(self) -> ReportedEvaluation:
@@ -438,9 +505,7 @@ class Reading:
                 if name.startswith("--")
                 else self.run.effective(env=name, attribute=name)
             )
-            shown.append(
-                Setting(name=name, value=effective.value, values=values, conflict=effective.conflict)
-            )
+            shown.append(Setting(name=name, value=effective.value, values=values, conflict=effective.conflict))
         return RunConfig(
             script=entry.program.file if entry is not None else None,
             entry_point=self._entry_point(),
@@ -523,7 +588,7 @@ class _Siblings:
 
     def get(self, name: str, /) -> ProgramIndex | None:
         path = self.paths.get(name)
-        return self.reading.index(path) if path is not None else None
+        return self.reading.index(path) if path is not None else self.reading.bundled.get(name)
 
 
 def _pattern(text: str) -> str | None:
@@ -579,8 +644,16 @@ def _feeding(metric: Event, scores: dict[int, Event]) -> tuple[Event, ...]:
     found.sort(key=lambda e: e.seq)
     last = found[-1]
     around = {f.id for f in last.frames} - {f.id for f in metric.frames}
-    kept = [e for e in found if e.frame == last.frame or e.frame in around]
-    return tuple(kept or [last])
+    kept = {e.seq: e for e in found if e.frame == last.frame or e.frame in around} or {last.seq: last}
+    # A mixture is scored from losses that were scored before it: these belong to the same evaluation.
+    todo = list(kept.values())
+    while todo:
+        for role in todo.pop().roles:
+            seq = int(role[6:]) if role.startswith("score:") else 0
+            if seq in scores and seq not in kept:
+                kept[seq] = scores[seq]
+                todo.append(scores[seq])
+    return tuple(sorted(kept.values(), key=lambda e: e.seq))
 
 
 def _guards(event: Event) -> list[tuple[int, bool]]:

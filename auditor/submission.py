@@ -62,7 +62,11 @@ class SubmissionFile:
     def text(self) -> str:
         """The content decoded for reading: BOMs honoured, undecodable bytes replaced. Never raises."""
         data = self.data
-        for bom, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        for bom, encoding in (
+            (b"\xef\xbb\xbf", "utf-8-sig"),
+            (b"\xff\xfe", "utf-16"),
+            (b"\xfe\xff", "utf-16"),
+        ):
             if data.startswith(bom):
                 return data.decode(encoding, "replace")
         return data.decode("utf-8", "replace")

@@ -2,8 +2,9 @@
 
     python benchmarks/labels.py --mirror DIR --readings FILE [--rulings FILE] [--verbose]
 
-Readings map each kind to active / latent / absent / unclear; a status agrees when both say active or neither does.
-``suspect`` and ``unknown`` are counted as undecided. Rulings say violation, clean or, for the whole submission, accepted.
+Readings map each kind to active / latent / absent / unclear; a status agrees when both say active
+or neither does. ``suspect`` and ``unknown`` are counted as undecided. Rulings say violation, clean
+or, for the whole submission, accepted.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def readings(auditor: Auditor, path: Path, verbose: bool) -> None:
         outcomes = verdict.outcomes
         folder = row.get("file", "")
         for other in verdict.other_folders:
-            if other.folder and folder.startswith(other.folder + "/") and not folder.startswith(f"{verdict.submission.folder}/"):
+            if (
+                other.folder
+                and folder.startswith(other.folder + "/")
+                and not folder.startswith(f"{verdict.submission.folder}/")
+            ):
                 outcomes = other.outcomes
         by_rule = {o.rule: o for o in outcomes}
         for kind, slug in KINDS.items():

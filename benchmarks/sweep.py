@@ -43,9 +43,7 @@ def _one(number: int) -> dict[str, object]:
         "files": sum(1 for folder in submission.folders for f in folder.files if f.path.endswith(".py")),
         "reported": verdict.run_config.reported.how,
         "evaluation": verdict.run_config.reported.evaluation,
-        "outcomes": {
-            o.rule: [o.status.value, o.effect.value, o.confidence.value, o.reason] for o in verdict.outcomes
-        },
+        "outcomes": {o.rule: [o.status.value, o.effect.value, o.confidence.value, o.reason] for o in verdict.outcomes},
         "seconds": time.perf_counter() - start,
     }
 

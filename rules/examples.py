@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-_PRELUDE = '''
+_PRELUDE = """
 import glob
 import os
 
@@ -33,7 +33,7 @@ def quantize(state):
 
 def dequantize(state):
     return {name: t.float() / 127 for name, t in state.items()}
-'''
+"""
 
 
 def script(*parts: str) -> str:

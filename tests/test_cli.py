@@ -73,9 +73,7 @@ def engine(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> Callable[[Verdi
         calls: Calls = []
         opened: list[tuple[str, Path | None]] = []
 
-        def open_submission(
-            source: str, *, mirror: Path | None = None, progress: Callable[[str], None]
-        ) -> object:
+        def open_submission(source: str, *, mirror: Path | None = None, progress: Callable[[str], None]) -> object:
             progress("fetching")
             opened.append((source, mirror))
             return object()
@@ -152,9 +150,7 @@ def test_formats(name: str, verdict: Verdict, engine: Engine, capsys: Capture) -
     assert capsys.readouterr().out == REPORTS[name]().render(verdict)
 
 
-def test_output_goes_to_the_file_alone(
-    verdict: Verdict, engine: Engine, tmp_path: Path, capsys: Capture
-) -> None:
+def test_output_goes_to_the_file_alone(verdict: Verdict, engine: Engine, tmp_path: Path, capsys: Capture) -> None:
     engine(verdict)
     target = tmp_path / "verdict.json"
     target.write_text("old")
@@ -334,9 +330,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == b""
 
 
-def test_output_survives_a_narrow_encoding(
-    verdict: Verdict, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_survives_a_narrow_encoding(verdict: Verdict, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(verdict)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

@@ -318,9 +318,7 @@ def test_markdown_of_a_local_folder_has_no_links(verdict: Verdict) -> None:
     ("repository", "head"),
     [("a/b) [x](y", HEAD), ("a/b", "HEAD"), ("a/b", None), (None, HEAD), ("../b", HEAD)],
 )
-def test_no_permalinks_to_made_up_addresses(
-    repository: str | None, head: str | None, verdict: Verdict
-) -> None:
+def test_no_permalinks_to_made_up_addresses(repository: str | None, head: str | None, verdict: Verdict) -> None:
     info = verdict.submission.model_copy(update={"repository": repository, "head": head})
     assert permalink(info, "a.py", 1) is None
 

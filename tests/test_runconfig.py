@@ -120,9 +120,7 @@ def test_launches_that_disagree_are_reported_when_no_log_decides() -> None:
 
 
 def test_a_setting_that_only_some_launches_give_is_reported() -> None:
-    text = (
-        "## Run\n```\nA=1 python train_gpt.py\nA=2 python train_gpt.py\nA=3 GATE=0 python train_gpt.py\n```\n"
-    )
+    text = "## Run\n```\nA=1 python train_gpt.py\nA=2 python train_gpt.py\nA=3 GATE=0 python train_gpt.py\n```\n"
     gate = collect({"README.md": text, "train_gpt.py": ""}).effective(env="GATE")
     assert gate.value is None
     assert gate.conflict is not None and "1 of 3" in gate.conflict
@@ -217,9 +215,7 @@ def test_a_seed_whose_log_says_otherwise_is_named() -> None:
 def test_an_evaluation_log_leads_to_the_training_log_of_its_seed() -> None:
     trained = "seed:7\ngate:1 knob:3\nstep:1/9 train_loss:2.0\nadapt:epoch 1 loss 2.2\n"
     scored = "seed:7\nfinal_eval val_loss:2.0 val_bpb:1.23450000\n"
-    evidence = collect(
-        {"submission.json": '{"val_bpb": 1.2345}', "train_seed7.log": trained, "eval_seed7.log": scored}
-    )
+    evidence = collect({"submission.json": '{"val_bpb": 1.2345}', "train_seed7.log": trained, "eval_seed7.log": scored})
     assert [r.file.rsplit("/", 1)[-1] for r in evidence.training_runs] == ["train_seed7.log"]
     assert evidence.effective(env="GATE").value == "1"
     assert [h[1] for h in evidence.find("adapt:epoch")] == [4]
@@ -275,9 +271,7 @@ def test_huge_and_unreadable_logs_are_noted_not_read() -> None:
     gone = SubmissionFile(f"{ROOT}/old.log", 0, Change.ADDED, lambda: b"", "symlink")
     evidence = RunEvidence.collect(RecordFolder(ROOT, "record", (gone, big)))
     assert evidence.logs == () and evidence.reported() is None
-    assert any("30,000,000 bytes" in n for n in evidence.notes) and any(
-        "symlink" in n for n in evidence.notes
-    )
+    assert any("30,000,000 bytes" in n for n in evidence.notes) and any("symlink" in n for n in evidence.notes)
 
 
 _PIECES = st.sampled_from(

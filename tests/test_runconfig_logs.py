@@ -91,18 +91,13 @@ def test_several_figures_on_a_line() -> None:
     assert finals(run) == [("mix", "mix_bpb", 0.9), ("mix", "only_bpb", 2.3)]
 
 
-@pytest.mark.parametrize(
-    "line", ["val_bpb:enabled kind=x", "bpb budget is 3", "val_bpb:nan", "about val_bpb 2"]
-)
+@pytest.mark.parametrize("line", ["val_bpb:enabled kind=x", "bpb budget is 3", "val_bpb:nan", "about val_bpb 2"])
 def test_not_a_metric(line: str) -> None:
     assert one(f"seed:1\n{line}\n").metrics == ()
 
 
 def test_block_with_foreign_lines_between() -> None:
-    text = (
-        "Hyperparameters:\n  gate: True\nbash: no version information\n"
-        "  path: a b/c\n  layers: 3\nlayers_seen: 9\n"
-    )
+    text = "Hyperparameters:\n  gate: True\nbash: no version information\n  path: a b/c\n  layers: 3\nlayers_seen: 9\n"
     run = one(text)
     shown = {n: (v.value, v.line) for n, v in run.hyperparameters.items()}
     assert shown["gate"] == ("True", 2) and shown["path"] == ("a b/c", 4) and shown["layers"] == ("3", 5)
@@ -175,9 +170,7 @@ def test_a_traceback_is_not_source() -> None:
 
 
 def test_two_runs_in_one_file() -> None:
-    part = (
-        "Hyperparameters:\n  seed: {0}\n  gate: {0}\nstep:1/2 val_loss:2 val_bpb:1.9\nfinal val_bpb:1.{0}00\n"
-    )
+    part = "Hyperparameters:\n  seed: {0}\n  gate: {0}\nstep:1/2 val_loss:2 val_bpb:1.9\nfinal val_bpb:1.{0}00\n"
     first, second = parse_log("train.log", part.format(1) + part.format(2))
     assert (first.seed, second.seed) == (1, 2)
     assert (first.first_line, first.last_line, second.first_line) == (1, 5, 6)
@@ -203,9 +196,7 @@ def test_facts() -> None:
 
 
 def test_colour_codes_and_progress_bars() -> None:
-    run = one(
-        "seed:1\n\x1b[32mfinal\x1b[0m val_bpb:\x1b[1m1.2500\x1b[0m\n  0%\r 50%\r100% seen val_bpb:1.4\n"
-    )
+    run = one("seed:1\n\x1b[32mfinal\x1b[0m val_bpb:\x1b[1m1.2500\x1b[0m\n  0%\r 50%\r100% seen val_bpb:1.4\n")
     assert finals(run)[0] == ("final", "val_bpb", 1.25)
     assert [m.line for m in run.metrics] == [2, 3]
 

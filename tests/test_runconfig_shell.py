@@ -58,9 +58,7 @@ def test_what_only_a_running_shell_knows_is_kept_as_written() -> None:
 
 
 def test_flags_of_the_script_not_of_the_launcher() -> None:
-    (command,) = commands(
-        "torchrun --nproc_per_node=8 train_gpt.py --slot-steps 100 --lr=-1e-3 model_dim=8 --fast"
-    )
+    (command,) = commands("torchrun --nproc_per_node=8 train_gpt.py --slot-steps 100 --lr=-1e-3 model_dim=8 --fast")
     flags = {n: v.value for n, v in command.flags.items()}
     assert flags == {"--slot-steps": "100", "--lr": "-1e-3", "--fast": "True", "model_dim": "8"}
     assert command.script == "train_gpt.py"

@@ -43,9 +43,7 @@ def changes(submission: Submission) -> dict[str, Change]:
     return {f.path: f.change for f in submission.files}
 
 
-def pull(
-    repository: Repository, changed: dict[str, Content], start: dict[str, Content] = START
-) -> Submission:
+def pull(repository: Repository, changed: dict[str, Content], start: dict[str, Content] = START) -> Submission:
     """A pull request that adds ``changed`` to a main branch of one commit."""
     main = repository.commit(start)
     repository.set_main(main)
@@ -301,9 +299,7 @@ def test_paths_that_climb_are_listed_and_never_read(repository: Repository) -> N
 
 def test_names_are_safe_to_print(repository: Repository) -> None:
     blob = repository.blob(b"x")
-    record = repository.raw_tree(
-        [(FileMode.BLOB, b"a\x1b[2J\n.py", blob), (FileMode.BLOB, b"b\xff.py", blob)]
-    )
+    record = repository.raw_tree([(FileMode.BLOB, b"a\x1b[2J\n.py", blob), (FileMode.BLOB, b"b\xff.py", blob)])
     submission = pull(repository, {RECORD: (FileMode.TREE, record)})
     assert {f.path for f in submission.files} == {f"{RECORD}/a\\x1b[2J\\n.py", f"{RECORD}/b\\xff.py"}
     assert {f.path for f in submission.folders[0].files} == {f.path for f in submission.files}
@@ -380,9 +376,7 @@ def test_one_mirror_answers_for_many(repository: Repository) -> None:
 def test_contents_are_read_on_first_use_only(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = GitMirror._read_blob
-    monkeypatch.setattr(
-        GitMirror, "_read_blob", lambda self, oid, path: read.append(path) or real(self, oid, path)
-    )
+    monkeypatch.setattr(GitMirror, "_read_blob", lambda self, oid, path: read.append(path) or real(self, oid, path))
     submission = pull(repository, {**PULL, **{f"{RECORD}/target/{n}.o": b"%d" % n for n in range(50)}})
     assert read == []
     script = submission.folders[0].file("train_gpt.py")
@@ -522,16 +516,13 @@ def test_track(repository: Repository, folder: str, json: bytes, track: str) -> 
     assert [f.track for f in submission.folders] == [track]
 
 
-names = st.sampled_from(
-    ["records", "track_10min_16mb", "track_x", "a", "..", "", "non_record", "train_gpt.py"]
-)
+names = st.sampled_from(["records", "track_10min_16mb", "track_x", "a", "..", "", "non_record", "train_gpt.py"])
 
 
 @given(st.lists(st.lists(names, min_size=1, max_size=6).map("/".join), max_size=8, unique=True))
 def test_no_set_of_paths_breaks_the_arrangement(paths: list[str]) -> None:
     files = [
-        SubmissionFile(p, 0, Change.ADDED, base.nothing, base.UNSAFE_PATH if base.is_unsafe(p) else None)
-        for p in paths
+        SubmissionFile(p, 0, Change.ADDED, base.nothing, base.UNSAFE_PATH if base.is_unsafe(p) else None) for p in paths
     ]
     kind, folders = base.arrange(
         files,

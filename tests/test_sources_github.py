@@ -133,9 +133,7 @@ def test_token_is_sent_to_the_api(
 
 
 def test_merged_state(tmp_path: Path, remote: Repository, api: Api) -> None:
-    api.body = json.dumps(
-        {**ANSWER, "merged_at": "2026-01-01T00:00:00Z", "user": None, "body": None}
-    ).encode()
+    api.body = json.dumps({**ANSWER, "merged_at": "2026-01-01T00:00:00Z", "user": None, "body": None}).encode()
     submission = source(tmp_path, api.url).load()
     assert (submission.state, submission.author, submission.body) == ("merged", None, None)
 
@@ -216,9 +214,7 @@ def test_cache_is_used_when_the_host_is_unreachable(
             "api_base_url": base_url,
         }
         offline = GitHubSource("owner", "name", 5, **arguments).load()
-        with pytest.raises(
-            SourceError, match=r"can't be reached: .*, and the pull request is not in the cache"
-        ):
+        with pytest.raises(SourceError, match=r"can't be reached: .*, and the pull request is not in the cache"):
             GitHubSource("owner", "name", 6, **arguments).load()
     assert offline.head == online.head
     assert script_of(offline) == b"print('new')\n"

@@ -37,7 +37,6 @@ from auditor.index.values import (
     roles_of,
     settings_of,
 )
-from auditor.unpack import Program
 
 MAX_DEPTH = 30
 MAX_STEPS = 250_000
@@ -49,7 +48,13 @@ TRAIN_PATH = re.compile(r"(?:^|[/_\-.\x00])train(?:[/_\-.*\x00\d]|$)")
 DATA_HINT = re.compile(r"\.bin|\.npy|\.npz|\.pt\b|\.parquet|\.txt|\.jsonl|\.u?int16|\*|fineweb")
 
 # One process of the eight that the contest's launch line starts; rank and world size never decide a finding.
-TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "localhost"}
+TORCHRUN = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "8",
+    "LOCAL_WORLD_SIZE": "8",
+    "MASTER_ADDR": "localhost",
+}
 RANK_NAMES = frozenset(TORCHRUN) | {name.lower() for name in TORCHRUN}
 LENGTH_METHODS = {"numel", "size", "shape", "nelement", "__len__", "nbytes"}
 SAME_OBJECT = {
@@ -83,9 +88,10 @@ LIBRARY_CALLS = (
     "torch.classes.load_library", "numpy.ctypeslib.load_library",
 )  # fmt: skip
 CFFI = ("dlopen", "verify", "set_source", "compile")
+PASS_ROLES = frozenset({"boundary", "maybe-none"})
 RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
-    "numpy.random.randint", "numpy.random.choice", "numpy.random.randint", "torch.multinomial",
+    "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
 }  # fmt: skip
 STOP, BREAK, NEXT = "return", "break", "continue"
 
@@ -94,13 +100,13 @@ class Configuration(Protocol):
     """What the interpreter asks about the run: values that override the code's defaults."""
 
     def environment(self, name: str) -> str | None:
-        """The value of an environment variable as launched, or None."""
+        """The value of an environment variable as launched; None if nothing says, HOLE if the files disagree."""
 
     def world_size(self) -> int | None:
         """The number of processes of the run, where its files tell."""
 
     def flag(self, name: str) -> str | None:
-        """The value of a command-line flag (``slot-steps``) as launched, or None; "" for a bare switch."""
+        """The value of a command-line flag (``slot-steps``), likewise; "" for a bare switch."""
 
     def logged(self, attribute: str) -> str | None:
         """The value that the train logs print for a hyperparameter, or None."""
@@ -158,7 +164,8 @@ class Scope:
 class Interpreter:
     """One walk from the entry point. ``open_guards`` ignores the configuration: what could be switched on.
 
-    ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided.
+    ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
+    both branches ran, in different processes.
     """
 
     def __init__(
@@ -168,7 +175,7 @@ class Interpreter:
         configuration: Configuration | None,
         *,
         open_guards: bool = False,
-        forced: Mapping_[int, bool] | None = None,
+        forced: Mapping_[int, bool | None] | None = None,
     ) -> None:
         self.forced = forced or {}
         self.entry = entry
@@ -194,6 +201,7 @@ class Interpreter:
         self.program = entry.program
         self.index = entry
         self.follow_passes = entry.has_shift
+        self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
         self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
 
@@ -302,9 +310,7 @@ class Interpreter:
         if len(node.targets) == 1:
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
 
-    def note_rebinding(
-        self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope
-    ) -> None:
+    def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
         if not self.is_score(value.roles):
             return
@@ -354,7 +360,11 @@ class Interpreter:
 
     def s_if(self, node: ast.If, scope: Scope) -> str | None:
         test = self.eval(node.test, scope)
-        truth = self.forced.get(id(node), self.truth(test))
+        truth = self.truth(test)
+        both = False
+        if id(node) in self.forced:
+            truth = self.forced[id(node)]
+            both = truth is None
         if truth is not None:
             taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
             if other:
@@ -377,7 +387,8 @@ class Interpreter:
         results = []
         for negated, body in ((False, node.body), (True, node.orelse)):
             scope.names = dict(before)
-            self.guards.append(Guard(node.test, self.program, None, test.settings, negated))
+            unset = test.settings if "unset" in test.roles else EMPTY
+            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated))
             try:
                 flows.append(self.block(body, scope) if body else None)
             finally:
@@ -405,9 +416,10 @@ class Interpreter:
         if BREAK not in flows or not self.loops:
             return
         loop = self.loops[-1]
-        if "val.len" in test.roles or "iter" not in test.roles | test.settings and not test.settings:
-            if "clock" not in test.roles:
-                return
+        by_length = "val.len" in test.roles
+        by_count = "iter" in test.roles or bool(test.settings)
+        if "clock" not in test.roles and (by_length or not by_count):
+            return
         cut = self.emit(
             Kind.CUT,
             node,
@@ -419,9 +431,7 @@ class Interpreter:
 
     def skip(self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str]) -> None:
         if settings and not settings <= RANK_NAMES:
-            self.trace.skipped.append(
-                SkippedBranch(node, tuple(body), self.program, settings, tuple(self.frames))
-            )
+            self.trace.skipped.append(SkippedBranch(node, tuple(body), self.program, settings, tuple(self.frames)))
 
     def s_for(self, node: ast.For | ast.AsyncFor, scope: Scope) -> str | None:
         iterable = self.eval(node.iter, scope)
@@ -447,9 +457,7 @@ class Interpreter:
     def loop_roles(self, value: Value) -> frozenset[str]:
         return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const")))
 
-    def loop_body(
-        self, node: ast.AST, body: Sequence[ast.stmt], scope: Scope, roles: frozenset[str]
-    ) -> str | None:
+    def loop_body(self, node: ast.AST, body: Sequence[ast.stmt], scope: Scope, roles: frozenset[str]) -> str | None:
         self.loops.append(Loop(self.next_serial(), node, roles, self.frames[-1].id if self.frames else 0))
         before = dict(scope.names)
         try:
@@ -467,10 +475,8 @@ class Interpreter:
         quiet = 0
         for item in node.items:
             value = self.eval(item.context_expr, scope)
-            if isinstance(value, External) and value.name in NO_GRAD:
-                quiet += 1
-            elif isinstance(value, Choice) and any(
-                isinstance(o, External) and o.name in NO_GRAD for o in value.options
+            if (isinstance(value, External) and value.name in NO_GRAD) or (
+                isinstance(value, Choice) and any(isinstance(o, External) and o.name in NO_GRAD for o in value.options)
             ):
                 quiet += 1
             if item.optional_vars is not None:
@@ -512,9 +518,7 @@ class Interpreter:
     def s_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope) -> None:
         scope.assign(node.name, self.decorated(node, self.make_function(node, scope), scope))
 
-    def decorated(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function, scope: Scope
-    ) -> Value:
+    def decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function, scope: Scope) -> Value:
         result: Value = function
         for decorator in reversed(node.decorator_list):
             wrapper = self.eval(decorator, scope)
@@ -533,7 +537,10 @@ class Interpreter:
         return result
 
     def make_function(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, scope: Scope, owner: Class | None = None
+        self,
+        node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda,
+        scope: Scope,
+        owner: Class | None = None,
     ) -> Function:
         name = getattr(node, "name", "<lambda>")
         qualname = f"{owner.name}.{name}" if owner is not None else name
@@ -767,7 +774,10 @@ class Interpreter:
         return value
 
     def e_attribute(self, node: ast.Attribute, scope: Scope) -> Value:
-        holder = self.eval(node.value, scope)
+        return self.member(self.eval(node.value, scope), node)
+
+    def member(self, holder: Value, node: ast.Attribute) -> Value:
+        """The attribute that ``node`` names, of a holder that was evaluated already."""
         if type(holder) is Value or isinstance(holder, Const):
             return self.plain_attribute(holder, node.attr)
         if isinstance(holder, Choice):
@@ -852,9 +862,9 @@ class Interpreter:
 
     def item(self, holder: Value, key: Value) -> Value:
         if isinstance(holder, Seq):
-            if isinstance(key, Const) and isinstance(key.value, int):
-                if -len(holder.items) <= key.value < len(holder.items):
-                    return holder.items[key.value]
+            place = key.value if isinstance(key, Const) else None
+            if isinstance(place, int) and -len(holder.items) <= place < len(holder.items):
+                return holder.items[place]
             return self.part(holder)
         if isinstance(holder, Mapping):
             if isinstance(key, Const) and isinstance(key.value, str) and key.value in holder.items:
@@ -879,15 +889,10 @@ class Interpreter:
         upper = self.eval(part.upper, scope) if part.upper is not None else None
         step = self.eval(part.step, scope) if part.step is not None else None
         if isinstance(holder, Const) and isinstance(holder.value, (str, bytes)):
-            bounds = [b.value if isinstance(b, Const) else b for b in (lower, upper, step)]
-            if all(b is None or isinstance(b, int) for b in bounds):
-                return Const(value=holder.value[slice(*bounds)], settings=holder.settings)
-            return Value()
-        if isinstance(holder, Seq):
-            bounds = [b.value if isinstance(b, Const) else b for b in (lower, upper, step)]
-            if all(b is None or isinstance(b, int) for b in bounds) and (bounds[2] or 1) != 0:
-                items = holder.items[slice(*bounds)]
-                return Seq(items=items, roles=holder.roles, settings=holder.settings)
+            known = _known_slice(lower, upper, step)
+            return Const(value=holder.value[known], settings=holder.settings) if known else Value()
+        if isinstance(holder, Seq) and (known := _known_slice(lower, upper, step)) is not None:
+            return Seq(items=holder.items[known], roles=holder.roles, settings=holder.settings)
         roles = holder.roles
         # A slice that starts at a place worked out at run time is one piece of many, not the part that is kept.
         moving = any(b is not None and "iter" in b.roles for b in (lower, upper)) or (
@@ -918,7 +923,7 @@ class Interpreter:
         return Value(roles=roles, settings=holder.settings, born=holder.born)
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
-        if upper is None or upper.settings and upper.settings <= RANK_NAMES:
+        if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
             return None
         if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
             return (float(upper.value), upper.settings, "slice") if upper.value > 0 else None
@@ -936,7 +941,13 @@ class Interpreter:
         return float(step.value), step.settings, "stride"
 
     def e_call(self, node: ast.Call, scope: Scope) -> Value:
-        function = self.eval(node.func, scope)
+        holder: Value | None = None
+        if isinstance(node.func, ast.Attribute):
+            # The holder is evaluated once: chains of calls would otherwise double with every link.
+            holder = self.eval(node.func.value, scope)
+            function = self.member(holder, node.func)
+        else:
+            function = self.eval(node.func, scope)
         arguments: list[Value] = []
         for argument in node.args:
             if isinstance(argument, ast.Starred):
@@ -953,25 +964,19 @@ class Interpreter:
                 keywords.update(value.items)
             else:
                 keywords.setdefault("**", value)
-        holder: Value | None = None
-        if isinstance(node.func, ast.Attribute):
-            # Evaluated a second time only for plain values, where the method is decided by its name.
+        if holder is not None and isinstance(node.func, ast.Attribute):
+            name = node.func.attr
             if type(function) is Value or isinstance(function, Const):
-                holder = self.eval(node.func.value, scope)
-                return self.method(node, holder, node.func.attr, arguments, keywords, scope)
-            if isinstance(function, (External, Function, Class, Choice, Object)):
-                holder = self.eval(node.func.value, scope) if _needs_holder(node.func.attr) else None
-                if holder is not None and not isinstance(holder, External):
-                    special = self.object_method(node, holder, node.func.attr, arguments, keywords)
-                    if special is not None:
-                        return special
+                return self.method(node, holder, name, arguments, keywords, scope)
+            if name in HOLDER_METHODS and not isinstance(holder, External):
+                special = self.object_method(node, holder, name, arguments, keywords)
+                if special is not None:
+                    return special
         return self.call(function, arguments, keywords, node)
 
     # -- calls -------------------------------------------------------------------------------------------
 
-    def call(
-        self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def call(self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """The result of applying ``function``; enters functions of the submission that can matter."""
         if isinstance(function, Function):
             if function.bound or function.bound_keywords:
@@ -991,9 +996,7 @@ class Interpreter:
             return result or Value()
         return self.unknown_call(function, arguments, keywords, node)
 
-    def unknown_call(
-        self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def unknown_call(self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         values = [*arguments, *keywords.values()]
         self.metric(node, values)
         roles = function.roles
@@ -1004,9 +1007,7 @@ class Interpreter:
             roles |= {"nn"}
         return Value(roles=roles, settings=settings_of(values))
 
-    def apply(
-        self, target: Object, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def apply(self, target: Object, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """Calling an object: a network's forward pass, or ``__call__``."""
         self.touch(target)
         values = [*arguments, *keywords.values()]
@@ -1024,9 +1025,7 @@ class Interpreter:
             roles |= {"nn"}
         return Value(roles=roles)
 
-    def network(
-        self, function: Function, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def network(self, function: Function, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """A forward pass: not entered (unless it trains), but noted with what it is given."""
         self.trace.called.add(id(function.node))
         receiver = function.receiver
@@ -1046,22 +1045,65 @@ class Interpreter:
             detail=",".join(sorted(given)),
         )
         index = self.index_of(function)
-        if index.trains(function.node) or (self.follow_passes and index.mixes(function.node)):
-            if self.passes == 0:
-                # The arguments of a whole forward pass are tokens, whatever else is known of them.
-                for value in values:
-                    if type(value) is Value and "nn" not in value.roles:
-                        value.roles |= {"tokens"}
-                self.forward_pass = self.next_serial()
-            self.passes += 1
-            try:
-                entered = self.enter(function, arguments, keywords, node, force=True)
-            finally:
-                self.passes -= 1
-                if self.passes == 0:
-                    self.forward_pass = 0
-            roles |= entered.roles - {"prev", "boundary", "tokens"}
+        if index.trains(function.node):
+            entered = self.enter(function, arguments, keywords, node, force=True)
+            roles |= entered.roles
+        elif self.follow_passes and index.mixes(function.node):
+            roles |= self.follow(function, arguments, keywords, node, given) - {"prev", "boundary", "tokens"}
         return Value(roles=_through_call(roles) | {"nn"}, settings=settings_of(values))
+
+    def follow(
+        self,
+        function: Function,
+        arguments: list[Value],
+        keywords: dict[str, Value],
+        node: ast.AST,
+        given: dict[str, Value],
+    ) -> frozenset[str]:
+        """Enter a forward pass. A pass like one that was followed before repeats its events, without the walk."""
+        if self.passes:
+            return self.enter(function, arguments, keywords, node, force=True).roles
+        # The arguments of a whole forward pass are tokens, whatever else is known of them.
+        for value in given.values():
+            if type(value) is Value and "nn" not in value.roles:
+                value.roles |= {"tokens"}
+        owner = function.owner.node if function.owner is not None else None
+        key = (
+            id(function.node),
+            id(owner),
+            self.open_guards,
+            tuple(
+                (
+                    name,
+                    "none" if isinstance(v, Const) and v.value is None else tuple(sorted(v.roles & PASS_ROLES)),
+                )
+                for name, v in sorted(given.items())
+            ),
+        )
+        depth = len(self.frames), len(self.guards)
+        if key in self.followed:
+            self.forward_pass = self.next_serial()
+            for kind, event, frames, guards in self.followed[key]:
+                copy = self.emit(kind, event.node, roles=event.roles, text=event.text, detail=event.detail)
+                copy.program = event.program
+                copy.frames = (*self.frames, *frames)
+                copy.guards = (*self.guards, *guards)
+            self.forward_pass = 0
+            return EMPTY
+        before = len(self.trace.events)
+        self.passes += 1
+        self.forward_pass = self.next_serial()
+        try:
+            roles = self.enter(function, arguments, keywords, node, force=True).roles
+        finally:
+            self.passes -= 1
+            self.forward_pass = 0
+        self.followed[key] = [
+            (e.kind, e, e.frames[depth[0] :], e.guards[depth[1] :])
+            for e in self.trace.events[before:]
+            if e.kind in (Kind.SMEAR, Kind.ATTENTION)
+        ]
+        return roles
 
     def index_of(self, function: Function) -> ProgramIndex:
         return self.indexes.get(id(function.program), self.entry)
@@ -1104,7 +1146,7 @@ class Interpreter:
         scope = Scope(function.scope, self.next_serial())
         self.bind_arguments(function, arguments, keywords, scope)
         frame = CallFrame(
-            scope.call, function.qualname, function.program, definition, node, outer and self.program
+            scope.call, function.qualname, function.program, definition, node, self.program if outer else None
         )
         self.frames.append(frame)
         saved = (self.program, self.index)
@@ -1137,9 +1179,7 @@ class Interpreter:
         given = list(arguments)
         if function.receiver is not None and not isinstance(function.node, ast.Lambda):
             given.insert(0, function.receiver)
-        defaults: dict[str, ast.expr] = dict(
-            zip(names[len(names) - len(spec.defaults) :], spec.defaults, strict=False)
-        )
+        defaults: dict[str, ast.expr] = dict(zip(names[len(names) - len(spec.defaults) :], spec.defaults, strict=False))
         for argument, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
             names.append(argument.arg)
             if default is not None:
@@ -1162,9 +1202,7 @@ class Interpreter:
             extra_keywords = {k: v for k, v in keywords.items() if k not in names}
             scope.names[spec.kwarg.arg] = Mapping(items=extra_keywords, roles=roles_of(extra_keywords.values()))
 
-    def instantiate(
-        self, cls: Class, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def instantiate(self, cls: Class, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         made = Object(kind=cls, born=self.frames[-1].id if self.frames else 0)
         self.touch(made)
         values = [*arguments, *keywords.values()]
@@ -1180,9 +1218,7 @@ class Interpreter:
             self.enter(bound, arguments, keywords, node, force=True)
         else:
             fields = [
-                s.target.id
-                for s in cls.node.body
-                if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+                s.target.id for s in cls.node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
             ]
             for name, value in zip(fields, arguments, strict=False):
                 made.attributes[name] = self.logged(name, value)
@@ -1232,7 +1268,14 @@ class Interpreter:
                 if own is None and name in ("state_dict", "load_state_dict", "add_param_group"):
                     return Value(roles=frozenset({f"optstate:{serial}"}))
             if holder.is_module and own is None:
-                if name in ("parameters", "named_parameters", "modules", "named_modules", "buffers", "children"):
+                if name in (
+                    "parameters",
+                    "named_parameters",
+                    "modules",
+                    "named_modules",
+                    "buffers",
+                    "children",
+                ):
                     return Value(roles=frozenset({f"param:{serial}"}))
                 if name == "state_dict":
                     self.trace.captures.append((self.steps, serial))
@@ -1281,8 +1324,8 @@ class Interpreter:
             flag = long.lstrip("-")
             launched = None if self.open_guards or self.configuration is None else self.configuration.flag(flag)
             value: Value
-            if self.open_guards and not (_text(default) and "/" in str(_text(default))):
-                value = Value()
+            if (self.open_guards or launched == HOLE) and not (_text(default) and "/" in str(_text(default))):
+                value = Value(roles=frozenset({"unset"}))
             elif launched is None:
                 value = default
             elif launched == "" and kind in ("store_true", "store_false"):
@@ -1350,9 +1393,7 @@ class Interpreter:
             return Value(roles=holder.roles)
         if name in ("get", "pop", "setdefault") and arguments:
             found = self.item(holder, arguments[0])
-            if len(arguments) > 1 and not (
-                isinstance(arguments[0], Const) and str(arguments[0].value) in holder.items
-            ):
+            if len(arguments) > 1 and not (isinstance(arguments[0], Const) and str(arguments[0].value) in holder.items):
                 found = join(found, arguments[1]) if holder.items or holder.rest else arguments[1]
             return found
         if name == "items":
@@ -1402,10 +1443,8 @@ class Interpreter:
             self.backward(holder.roles)
             return Value()
         if name == "step":
-            owned = any(r.startswith(("param:", "optim")) for r in holder.roles)
-            if (self.pending or owned) and not arguments and "schedule" not in ast.unparse(node.func).lower():
-                if self.pending:
-                    self.step_event(node, holder, self.pending)
+            if self.pending and not arguments and "schedule" not in ast.unparse(node.func).lower():
+                self.step_event(node, holder, self.pending)
             return Value()
         if name == "zero_grad":
             self.pending = EMPTY
@@ -1422,7 +1461,13 @@ class Interpreter:
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
-            if self.is_score(given) and name in ("add_", "copy_", "index_add_", "scatter_add_", "index_copy_"):
+            if self.is_score(given) and name in (
+                "add_",
+                "copy_",
+                "index_add_",
+                "scatter_add_",
+                "index_copy_",
+            ):
                 self.score(node, Value(roles=given), holder, scope)
             if owned or any(r.startswith("state:") for r in holder.roles):
                 # A saved state that is mixed with live parameters is no longer the saved state.
@@ -1440,13 +1485,34 @@ class Interpreter:
             for value in arguments[:1]:
                 if isinstance(value, Function):
                     return self.call(value, arguments[1:], keywords, node)
-        if name in ("item", "tolist", "double", "float", "long", "int", "to", "cuda", "cpu", "numpy", "detach"):
+        if name in (
+            "item",
+            "tolist",
+            "double",
+            "float",
+            "long",
+            "int",
+            "to",
+            "cuda",
+            "cpu",
+            "numpy",
+            "detach",
+        ):
             return Value(
                 roles=holder.roles | frozenset(r for r in given if r.startswith("cut:")),
                 settings=holder.settings,
                 born=holder.born,
             )
-        if name in ("clone", "contiguous", "view", "reshape", "flatten", "squeeze", "unsqueeze", "pin_memory"):
+        if name in (
+            "clone",
+            "contiguous",
+            "view",
+            "reshape",
+            "flatten",
+            "squeeze",
+            "unsqueeze",
+            "pin_memory",
+        ):
             return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
         if name in ("read_text", "read_bytes", "open") and holder.text and holder.text.endswith(".py"):
             return Value(roles=roles | {f"read:{holder.text}"})
@@ -1458,9 +1524,7 @@ class Interpreter:
         if name in ("format", "join"):
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
-        return Value(
-            roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born
-        )
+        return Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
 
     def constant_method(
         self, holder: Const, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
@@ -1471,9 +1535,7 @@ class Interpreter:
             plain = [a.value for a in arguments if isinstance(a, Const)]
             if name == "format":
                 pieces = re.sub(r"\{[^{}]*\}", HOLE, text)
-                return Value(
-                    text=pieces, roles=roles_of([*arguments, *keywords.values()]), settings=settings
-                )
+                return Value(text=pieces, roles=roles_of([*arguments, *keywords.values()]), settings=settings)
             if len(plain) == len(arguments) and not keywords and len(text) <= MAX_TEXT:
                 try:
                     if name in ("lower", "upper", "strip", "lstrip", "rstrip", "replace", "removeprefix"):
@@ -1518,14 +1580,17 @@ class Interpreter:
         """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
         return "nn" in roles and not self.passes and bool(roles & {"val", "foreign"})
 
-    def score(
-        self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0
-    ) -> None:
+    def score(self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0) -> None:
         """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
         credited = call or holder.born or (scope.call if scope is not None else 0) or self.frames[-1].id
         loop_roles = frozenset(r for loop in self.loops for r in loop.roles if r.startswith("cut:"))
         self.emit(
-            Kind.SCORE, node, roles=value.roles | loop_roles, frame=credited, value=value, text=_accumulator(node)
+            Kind.SCORE,
+            node,
+            roles=value.roles | loop_roles,
+            frame=credited,
+            value=value,
+            text=_accumulator(node),
         )
         mark = frozenset({f"score:{self.seq}"}) | loop_roles
         holder.roles |= mark
@@ -1558,6 +1623,8 @@ class Interpreter:
                 return Const(value=made.value, settings=settings | made.settings)
         if not self.open_guards and self.configuration is not None:
             text = self.configuration.environment(name)
+            if text == HOLE:
+                return Value(settings=settings, roles=frozenset({"unset"}))
             if text is not None:
                 # Logs print a switch as True or False where the code parses 1 or 0.
                 text = {"True": "1", "False": "0"}.get(text, text)
@@ -1566,23 +1633,21 @@ class Interpreter:
             # Paths stay known: they say which split a file belongs to. Switches and numbers do not.
             if isinstance(default, Const) and isinstance(default.value, str) and "/" in default.value:
                 return Const(value=default.value, settings=settings)
-            return Value(settings=settings, text=default.text if default else None)
+            return Value(settings=settings, text=default.text if default else None, roles=frozenset({"unset"}))
         if default is None:
-            return Value(settings=settings)
+            return Value(settings=settings, roles=frozenset({"unset"}))
         if isinstance(default, Const):
             return Const(value=default.value, settings=settings | default.settings)
         return Value(settings=settings | default.settings, roles=default.roles, text=default.text)
 
     # -- calls that leave the submission -----------------------------------------------------------------
 
-    def external(
-        self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value:
+    def external(self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         name = function.name
         values = [*arguments, *keywords.values()]
         handler = EXTERNALS.get(name)
         if handler is not None:
-            return handler(self, function, arguments, keywords, node)  # type: ignore[no-any-return]
+            return handler(self, function, arguments, keywords, node)
         if name.startswith(PROGRAM_CALLS) or name.startswith(LIBRARY_CALLS) or _is_cffi(name):
             self.emit(
                 Kind.EXTERNAL,
@@ -1615,9 +1680,9 @@ class Interpreter:
         if name == "print" or "log" in name:
             self.metric(node, values)
         if self.passes:
-            made = self.in_forward(name, arguments, keywords, node)
-            if made is not None:
-                return made
+            seen = self.in_forward(name, arguments, keywords, node)
+            if seen is not None:
+                return seen
         if name.endswith(".load_dataset"):
             texts = [t for v in values if (t := _text(v)) is not None]
             self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
@@ -1651,9 +1716,7 @@ class Interpreter:
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
         return Value(roles=_through_call(roles), settings=settings_of(values), text=None)
 
-    def in_forward(
-        self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
-    ) -> Value | None:
+    def in_forward(self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value | None:
         """Attention, shifts and masks inside a forward pass; None for everything else."""
         leaf = name.rsplit(".", 1)[-1]
         values = [*arguments, *keywords.values()]
@@ -1677,8 +1740,14 @@ class Interpreter:
                 if -1 in known and 1 in known:
                     return Value(roles=_through_call(roles) | {"prev"})
         if leaf == "lerp" and len(arguments) > 1 and "prev" in arguments[1].roles:
-            return Value(roles=self.smear(node, join(arguments[1], arguments[2] if len(arguments) > 2 else None),
-                                          arguments[0], roles))
+            return Value(
+                roles=self.smear(
+                    node,
+                    join(arguments[1], arguments[2] if len(arguments) > 2 else None),
+                    arguments[0],
+                    roles,
+                )
+            )
         if leaf == "addcmul" and any("prev" in v.roles for v in arguments[1:]):
             return Value(roles=self.smear(node, Value(roles=roles_of(arguments[1:])), arguments[0], roles))
         if leaf == "where" and arguments and "boundary" in arguments[0].roles:
@@ -1693,7 +1762,7 @@ class Interpreter:
             text = value.value if isinstance(value, Const) else value.text
             if isinstance(text, str) and DATA_HINT.search(text):
                 tail = text.rsplit("/", 2)[-1] if "/" in text else text
-                if VAL_PATH.search(tail) or VAL_PATH.search(text) and not TRAIN_PATH.search(tail):
+                if VAL_PATH.search(tail) or (VAL_PATH.search(text) and not TRAIN_PATH.search(tail)):
                     found |= {"val", "whole"}
                 elif TRAIN_PATH.search(tail):
                     found |= {"train"}
@@ -1704,14 +1773,14 @@ class Interpreter:
     def e_binop(self, node: ast.BinOp, scope: Scope) -> Value:
         return self.binary(type(node.op), self.eval(node.left, scope), self.eval(node.right, scope), node)
 
-    def binary(
-        self, op: type[ast.operator], left: Value, right: Value, node: ast.AST | None = None
-    ) -> Value:
+    def binary(self, op: type[ast.operator], left: Value, right: Value, node: ast.AST | None = None) -> Value:
         settings = left.settings | right.settings
         if isinstance(left, Const) and isinstance(right, Const):
             known = _arithmetic(op, left.value, right.value)
             if known is not None:
                 return Const(value=known, settings=settings)
+        if op is ast.Div and not isinstance(left, Const) and isinstance(_text(right), str):
+            left = left if left.text is not None else Value(text=HOLE, roles=left.roles)  # a path and a name
         if op is ast.Div or op is ast.Add or op is ast.Mod:
             texts = [_text(v) for v in (left, right)]
             if texts[0] is not None and (texts[1] is not None or op is ast.Mod):
@@ -1719,9 +1788,7 @@ class Interpreter:
                     merged = re.sub(r"%[-+ #0-9.]*[a-zA-Z]", HOLE, texts[0])
                 else:
                     merged = texts[0] + ("/" if op is ast.Div else "") + (texts[1] or "")
-                return Value(
-                    text=merged[:MAX_TEXT], roles=left.roles | right.roles, settings=settings
-                )
+                return Value(text=merged[:MAX_TEXT], roles=left.roles | right.roles, settings=settings)
             if op is ast.Add and isinstance(left, Seq) and isinstance(right, Seq):
                 items = [*left.items, *right.items][:MAX_ITEMS]
                 return Seq(items=items, roles=left.roles | right.roles, settings=settings)
@@ -1771,7 +1838,7 @@ class Interpreter:
         event = self.emit(Kind.SMEAR, node, roles=roles, detail="masked" if masked else "")
         if masked and "boundary" in current.roles:
             event.detail = "mask unclear"
-        return (roles - {"prev"}) | {f"smear:{event.seq}"}
+        return (roles - {"prev", "boundary"}) | {f"smear:{event.seq}"}
 
     def mask_smears(self, condition: Value, target: Value, node: ast.AST) -> None:
         """A mixed state is selected or multiplied by a document boundary afterwards."""
@@ -1843,9 +1910,9 @@ class Interpreter:
         if outcome is not None:
             return Const(value=outcome, settings=settings)
         roles = roles_of(values)
-        if isinstance(node.ops[0], (ast.Eq, ast.NotEq)) and not roles & {"nn", "val.len"}:
-            if roles & {"val", "train", "tokens", "random"}:
-                roles |= {"boundary"}  # tokens compared with a value: where documents start
+        equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq))
+        if equality and roles & {"val", "train", "tokens", "random"} and not roles & {"nn", "val.len"}:
+            roles |= {"boundary"}  # tokens compared with a value: where documents start
         return Value(roles=roles, settings=settings)
 
     def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
@@ -2058,9 +2125,7 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
         for value in a:
             bound = i.cut_bound(value)
             if bound is not None:
-                cut = i.emit(
-                    Kind.CUT, n, roles=roles, number=bound[0], settings=bound[1], detail="min"
-                )
+                cut = i.emit(Kind.CUT, n, roles=roles, number=bound[0], settings=bound[1], detail="min")
                 roles |= {f"cut:{cut.seq}"}
     elif "iter" in roles:
         roles -= {"val.len"}
@@ -2134,9 +2199,7 @@ def _x_getattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value],
             result = join(result, i.attribute(option, name, n))
         else:
             fallback = a[2]
-            if isinstance(option, Object) and not option.is_module:
-                result = join(result, fallback)
-            elif isinstance(option, Object):
+            if (isinstance(option, Object) and not option.is_module) or isinstance(option, Object):
                 result = join(result, fallback)
             else:
                 result = join(result, Value(roles=option.roles, settings=fallback.settings))
@@ -2278,6 +2341,19 @@ EXPRESSIONS: dict[type[ast.expr], Any] = {
 # -- small helpers -------------------------------------------------------------------------------------------
 
 
+def _known_slice(*bounds: Value | None) -> slice | None:
+    """The slice with these bounds, if all of them are known integers (or absent) and the step is not 0."""
+    values: list[int | None] = []
+    for bound in bounds:
+        if bound is None:
+            values.append(None)
+        elif isinstance(bound, Const) and (bound.value is None or isinstance(bound.value, int)):
+            values.append(bound.value)
+        else:
+            return None
+    return slice(*values) if values[2] != 0 else None
+
+
 def _accumulator(node: ast.AST) -> str:
     """The name of what a score is added to."""
     if isinstance(node, ast.AugAssign):
@@ -2295,10 +2371,6 @@ def _as_load(target: ast.expr) -> ast.expr:
 
 def _can_break(body: Sequence[ast.stmt]) -> bool:
     return any(isinstance(n, ast.Break) for s in body for n in ast.walk(s))
-
-
-def _needs_holder(name: str) -> bool:
-    return name in HOLDER_METHODS
 
 
 HOLDER_METHODS = SAME_OBJECT | {
@@ -2394,4 +2466,3 @@ def _arithmetic(op: type[ast.operator], left: Any, right: Any) -> Any:
         return BINARY[op](left, right)
     except (ArithmeticError, KeyError, TypeError, ValueError):
         return None
-

@@ -31,6 +31,7 @@ MATTERS = TRAINING | frozenset(
         "index_add_", "scatter_add_",
     }
 )  # fmt: skip
+CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset", "size", "mean", "sum", "log"})
 
 
@@ -40,6 +41,8 @@ class FunctionFacts:
 
     node: FunctionNode
     qualname: str
+    outer: FunctionFacts | None = None
+    in_class: bool = False
     names: set[str] = field(default_factory=set)
     shifts: bool = False
     strings: list[str] = field(default_factory=list)
@@ -71,46 +74,62 @@ class ProgramIndex:
             self._collect(program.tree)
 
     def _collect(self, tree: ast.Module) -> None:
-        # An explicit stack: deep nesting must not end in a RecursionError. Each entry carries the functions around it.
-        stack: list[tuple[ast.AST, tuple[FunctionFacts, ...], str]] = [(tree, (), "")]
+        # An explicit stack: deep nesting must not end in a RecursionError. Each entry carries the innermost function
+        # and class around it; what nested functions name is added to the outer ones at the end.
+        stack: list[tuple[ast.AST, FunctionFacts | None, str, bool]] = [(tree, None, "", False)]
+        push = stack.append
         while stack:
-            node, around, prefix = stack.pop()
-            kind = type(node)
+            node, facts, prefix, in_class = stack.pop()
+            kind = node.__class__
             if kind is ast.Name:
-                for facts in around:
+                if facts is not None:
                     facts.names.add(node.id)  # type: ignore[attr-defined]
                 continue
-            if kind is ast.Attribute:
-                for facts in around:
-                    facts.names.add(node.attr)  # type: ignore[attr-defined]
-            elif kind is ast.Constant:
+            if kind is ast.Constant:
                 value = node.value  # type: ignore[attr-defined]
-                if around and type(value) is str and len(value) < 300:
-                    for facts in around:
-                        facts.strings.append(value)
+                if facts is not None and value.__class__ is str and len(value) < 300:
+                    facts.strings.append(value)
                 continue
-            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                facts = FunctionFacts(node, prefix + node.name)
-                self.functions[id(node)] = facts
-                around = (*around, facts)
-                prefix = f"{facts.qualname}."
+            if kind is ast.Attribute:
+                if facts is not None:
+                    facts.names.add(node.attr)  # type: ignore[attr-defined]
+                push((node.value, facts, prefix, in_class))  # type: ignore[attr-defined]
+                continue
+            if kind is ast.FunctionDef or kind is ast.AsyncFunctionDef:
+                made = FunctionFacts(node, prefix + node.name, facts, in_class)  # type: ignore[arg-type, attr-defined]
+                self.functions[id(node)] = made
+                facts, prefix = made, f"{made.qualname}."
             elif kind is ast.ClassDef:
                 self.classes.append(node)  # type: ignore[arg-type]
-                prefix = f"{prefix}{node.name}."  # type: ignore[attr-defined]
-            elif kind is ast.Slice and around and is_all_but_last(node):  # type: ignore[arg-type]
-                for facts in around:
-                    facts.shifts = True
-            elif kind is ast.AugAssign and around and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
-                own = around[-1].node.args
-                if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
-                    around[-1].names.add("add_")  # accumulates into what its caller passed
-            elif kind is ast.keyword and node.arg:  # type: ignore[attr-defined]
-                for facts in around:
-                    facts.names.add(node.arg)  # type: ignore[attr-defined]
-            elif kind is ast.arg:
-                for facts in around:
-                    facts.names.add(node.arg)  # type: ignore[attr-defined]
-            stack.extend((child, around, prefix) for child in ast.iter_child_nodes(node))
+                prefix, in_class = f"{prefix}{node.name}.", True  # type: ignore[attr-defined]
+            elif facts is not None:
+                if kind is ast.keyword or kind is ast.arg:
+                    if node.arg:  # type: ignore[attr-defined]
+                        facts.names.add(node.arg)  # type: ignore[attr-defined]
+                elif kind is ast.Slice:
+                    facts.shifts = facts.shifts or is_all_but_last(node)  # type: ignore[arg-type]
+                elif kind is ast.Tuple and len(node.elts) >= 4:  # type: ignore[attr-defined]
+                    # pad(x, (0, 0, 1, -1)): moved by one without a slice
+                    facts.shifts = facts.shifts or ast.unparse(node).endswith("1, -1)")
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
+                    own = facts.node.args
+                    if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
+                        facts.names.add("add_")  # accumulates into what its caller passed
+            for name in kind._fields:
+                if name == "ctx" or name == "op" or name == "ops":
+                    continue
+                value = getattr(node, name, None)
+                if value.__class__ is list:
+                    for item in value:
+                        if isinstance(item, ast.AST):
+                            push((item, facts, prefix, in_class))
+                elif isinstance(value, ast.AST):
+                    push((value, facts, prefix, in_class))
+        for inner in reversed(self.functions.values()):
+            if inner.outer is not None:
+                inner.outer.names |= inner.names
+                inner.outer.strings += inner.strings
+                inner.outer.shifts = inner.outer.shifts or inner.shifts
 
     @cached_property
     def by_name(self) -> dict[str, list[FunctionFacts]]:
@@ -133,9 +152,26 @@ class ProgramIndex:
         direct = {
             i
             for i, f in self.functions.items()
-            if "backward" in f.names or {"autograd", "grad"} <= f.names and "no_grad" not in f.names
+            if "backward" in f.names or ({"autograd", "grad"} <= f.names and "no_grad" not in f.names)
         }
         return self._closure(direct)
+
+    @cached_property
+    def methods(self) -> list[FunctionNode]:
+        """All functions defined inside classes."""
+        return [f.node for f in self.functions.values() if f.in_class]
+
+    @cached_property
+    def file_readers(self) -> list[FunctionNode]:
+        """Functions that read token files, or prepare what was read from them."""
+        words = {"glob", "fromfile", "memmap", "val_files"}
+        return [f.node for i, f in self.functions.items() if f.names & words and i not in self._training]
+
+    @cached_property
+    def training_names(self) -> frozenset[str]:
+        """Names of the functions that can run a backward pass, but for those that every network has."""
+        names = (f.node.name for i, f in self.functions.items() if i in self._training)
+        return frozenset(n for n in names if n not in COMMON and n != "main")
 
     @cached_property
     def _mixing(self) -> set[int]:
@@ -144,10 +180,13 @@ class ProgramIndex:
     @cached_property
     def has_shift(self) -> bool:
         """Whether a network of this program may mix a position with the one before it."""
-        inside = {id(f) for c in self.classes for f in ast.walk(c) if isinstance(f, FunctionNode)}
+        from_classes: set[str] = set()
+        for facts in self.functions.values():
+            if facts.in_class:
+                from_classes |= facts.names
         return any(
-            (f.shifts or f.names & {"roll", "pad", "lerp"}) and (i in inside or "forward" in f.qualname)
-            for i, f in self.functions.items()
+            (f.in_class and "roll" in f.names) or (f.shifts and (f.in_class or f.node.name in from_classes))
+            for f in self.functions.values()
         )
 
     @staticmethod
@@ -155,10 +194,11 @@ class ProgramIndex:
         return bool(facts.names & {"roll", "lerp"}) or any("attn" in n or "attention" in n for n in facts.names)
 
     @cached_property
-    def calls_out(self) -> bool:
-        """Whether any function names a way to run a program or load a library."""
-        words = {"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"}
-        return any(f.names & words for f in self.functions.values())
+    def calling_names(self) -> frozenset[str]:
+        """Names of the functions that can run a program or load a library, and of the ways to do so."""
+        direct = {i for i, f in self.functions.items() if f.names & CALLS_OUT}
+        names = (self.functions[i].node.name for i in self._closure(direct))
+        return CALLS_OUT | frozenset(n for n in names if n not in COMMON and n != "main")
 
     def mixes(self, node: ast.AST) -> bool:
         """Whether this function, or one it names, attends or mixes neighbouring positions."""
@@ -168,9 +208,7 @@ class ProgramIndex:
     def _matters(facts: FunctionFacts) -> bool:
         if facts.names & MATTERS:
             return True
-        return any(
-            "bpb" in s or "val_loss" in s or "fineweb" in s or s.endswith(".bin") for s in facts.strings
-        )
+        return any("bpb" in s or "val_loss" in s or "fineweb" in s or s.endswith(".bin") for s in facts.strings)
 
     def _closure(self, direct: set[int]) -> set[int]:
         """``direct`` and every function that names one of them."""

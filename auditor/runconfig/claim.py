@@ -107,9 +107,7 @@ class Claim:
         for key, value in _scalars(self.raw):
             if key.lower() in names:
                 found.append(
-                    SettingValue(
-                        value=_show(value), origin="submission.json", file=self.file, line=self.line_of(key)
-                    )
+                    SettingValue(value=_show(value), origin="submission.json", file=self.file, line=self.line_of(key))
                 )
         return found
 
@@ -119,11 +117,7 @@ class Claim:
         for key, value in _walk(self.raw):
             texts = value if isinstance(value, list) else [value]
             for text in texts:
-                if (
-                    isinstance(text, str)
-                    and ".py" in text
-                    and (_COMMAND_KEY.search(key) or "torchrun" in text)
-                ):
+                if isinstance(text, str) and ".py" in text and (_COMMAND_KEY.search(key) or "torchrun" in text):
                     found.append((text, self.line_of(key)))
         return found
 
@@ -186,11 +180,7 @@ def parse_lenient(text: str) -> tuple[dict[str, Any], str | None]:
             problem = "submission.json has text around its JSON object"
         return parsed, problem
     except (ValueError, RecursionError) as error:
-        problem = (
-            f"submission.json is not valid JSON ({error})"
-            if isinstance(error, ValueError)
-            else "nested too deep"
-        )
+        problem = f"submission.json is not valid JSON ({error})" if isinstance(error, ValueError) else "nested too deep"
     repaired = re.sub(r"(?m)^\s*//.*$", "", text[start:])
     repaired = re.sub(r",(\s*[}\]])", r"\1", repaired)
     try:
@@ -268,9 +258,7 @@ def _per_seed(raw: Mapping[str, Any]) -> Iterator[SeedClaim]:
         suffix = _SEED_SUFFIX.match(key)
         if suffix:
             yield from emit(_seed_claim(int(suffix[1] or suffix[2]), value))
-    seeds = (
-        [s for s in raw.get("seeds", ()) if isinstance(s, int)] if isinstance(raw.get("seeds"), list) else []
-    )
+    seeds = [s for s in raw.get("seeds", ()) if isinstance(s, int)] if isinstance(raw.get("seeds"), list) else []
     for key, value in _walk(raw):
         if isinstance(value, Mapping) and (_CONTAINER.search(key) or key in ("results", "val_bpb")):
             for inner_key, inner in value.items():

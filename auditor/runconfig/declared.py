@@ -70,9 +70,7 @@ class Declaration:
     text: str
 
 
-def find_declaration(
-    folder: RecordFolder, documents: tuple[Document, ...], program: str
-) -> Declaration | None:
+def find_declaration(folder: RecordFolder, documents: tuple[Document, ...], program: str) -> Declaration | None:
     """The strongest place that names ``program`` (or a package providing it); None when none does."""
     base = program.rsplit("/", 1)[-1].lower()
     names = (base, *_PROVIDERS.get(base, ()))
@@ -109,9 +107,7 @@ def _places(
             heading = (code.get(number) or headings.get(number) or "").rsplit(" / ", 1)[-1]
             install = _asked_for(text, pattern)
             # In set-up sections a list entry or a command that names the program asks for it.
-            setup = bool(_SETUP_HEADING.search(heading)) and (
-                number in code or bool(re.match(r"\s*[-*|\d]", text))
-            )
+            setup = bool(_SETUP_HEADING.search(heading)) and (number in code or bool(re.match(r"\s*[-*|\d]", text)))
             yield "declared" if install or setup else "mentioned", document.file, number, text
     for file in folder.files:
         if file.change == "deleted" or file.problem or file.size > MAX_DOCUMENT_BYTES or is_readme(file):
@@ -123,9 +119,7 @@ def _places(
                 yield "declared" if _asked_for(text, pattern) else strength, path, number, text
         elif file.name == "submission.json":
             for strength, path, number, text in _hits(file, pattern, "mentioned", comments=True):
-                key = re.search(
-                    r"(?i)\"\w*(?:dependenc|require|install|setup|system_packages|apt)\w*\"", text
-                )
+                key = re.search(r"(?i)\"\w*(?:dependenc|require|install|setup|system_packages|apt)\w*\"", text)
                 yield "declared" if key else strength, path, number, text
 
 

@@ -141,9 +141,7 @@ class RunEvidence:
             values.extend(v for v in trained if v is not None)
         return tuple(dict.fromkeys(values))
 
-    def effective(
-        self, *, env: str | None = None, attribute: str | None = None, flag: str | None = None
-    ) -> Effective:
+    def effective(self, *, env: str | None = None, attribute: str | None = None, flag: str | None = None) -> Effective:
         """The value in force as far as the files tell; see :meth:`setting` for the names."""
         values = self.setting(env=env, attribute=attribute, flag=flag)
         if not values:
@@ -179,9 +177,7 @@ class RunEvidence:
         if len(setting) == len(votes):
             return None
         first = votes[0][1]
-        assumed = (
-            setting[0] if 2 * len(setting) > len(votes) else first if 2 * len(setting) == len(votes) else None
-        )
+        assumed = setting[0] if 2 * len(setting) > len(votes) else first if 2 * len(setting) == len(votes) else None
         text = f"set by {len(setting)} of {len(votes)} launch commands ({setting[0].file}:{setting[0].line})"
         return (assumed.value if assumed is not None else None), text
 

@@ -140,9 +140,7 @@ def read_markdown(path: str, text: str) -> Document:
     return Document(path, tuple(snippets), tuple(prose))
 
 
-def read_launches(
-    folder: RecordFolder, documents: tuple[Document, ...], claim: Claim
-) -> tuple[LaunchCommand, ...]:
+def read_launches(folder: RecordFolder, documents: tuple[Document, ...], claim: Claim) -> tuple[LaunchCommand, ...]:
     """Every launch found in README, shell scripts and submission.json, in that order."""
     shells = _shell_scripts(folder)
     found: list[LaunchCommand] = []
@@ -164,9 +162,7 @@ def read_launches(
     for text, line in claim.commands():
         if claim.file:
             snippet = Snippet(text, line, "command", fenced=False)
-            found.extend(
-                _of_text(folder, shells, "submission.json", claim.file, snippet, called, one_line=line)
-            )
+            found.extend(_of_text(folder, shells, "submission.json", claim.file, snippet, called, one_line=line))
     return tuple(found[:_MAX_LAUNCHES])
 
 
@@ -183,8 +179,7 @@ def claimed(launches: tuple[LaunchCommand, ...]) -> tuple[LaunchCommand, ...]:
     return tuple(
         x
         for x in running
-        if x.rank == best
-        or (x.rank >= best - 2 and script_name(x) not in scripts and (x.file, x.heading) in sections)
+        if x.rank == best or (x.rank >= best - 2 and script_name(x) not in scripts and (x.file, x.heading) in sections)
     )
 
 
@@ -220,9 +215,7 @@ def _of_text(
         return
     for command in commands(text):
         base = command.script.rsplit("/", 1)[-1]
-        target = (
-            next((p for p in shells if p.rsplit("/", 1)[-1] == base), None) if base.endswith(".sh") else None
-        )
+        target = next((p for p in shells if p.rsplit("/", 1)[-1] == base), None) if base.endswith(".sh") else None
         outer = _launch(folder, kind, file, snippet, command, one_line)
         inner: list[LaunchCommand] = []
         if target is not None and kind != "shell" and not _SETUP_SCRIPT.search(command.script):
@@ -258,9 +251,7 @@ def _launch(
         line = one_line or snippet.line + at - 1
         return SettingValue(value=value.value, origin="launch command", file=file, line=max(1, line))
 
-    setup = bool(_SETUP_SCRIPT.search(command.script)) and not re.search(
-        r"(?i)(?:^|/)train[\w-]*\.py$", command.script
-    )
+    setup = bool(_SETUP_SCRIPT.search(command.script)) and not re.search(r"(?i)(?:^|/)train[\w-]*\.py$", command.script)
     return LaunchCommand(
         kind=kind,
         file=file,

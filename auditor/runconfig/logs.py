@@ -58,9 +58,7 @@ _BPB = re.compile(
 )
 _BPB_AFTER = re.compile(r"(?i)(?<![\w.])(\d\.\d{3,})\**\s*(?:val_?)?bpb\b")
 _LOSS = re.compile(rf"(?i)(?<![\w.])((?:\w+_)?loss|vl|nll|nats)[\"']?\s*[:=]?\s*({_NUMBER})(?![\w%])")
-_KEY_NUMBER = re.compile(
-    rf"[\"'{{]*(?<![\w.])[A-Za-z_][\w./]*[\"']?(?:\s*\([^()]{{0,40}}\))?\s*[:=]\s*\**{_NUMBER}"
-)
+_KEY_NUMBER = re.compile(rf"[\"'{{]*(?<![\w.])[A-Za-z_][\w./]*[\"']?(?:\s*\([^()]{{0,40}}\))?\s*[:=]\s*\**{_NUMBER}")
 _EVAL_TIME = re.compile(rf"(?i)\b(?:eval(?:_?time)?|elapsed|time|t)\s*[:=]\s*({_NUMBER})\s*(ms|s)\b")
 _STEP = re.compile(
     r"(?i)^\W{0,3}(?:(?:step|s|iter(?:ation)?)\s*[:=# ]?\s*)?\d+\s*/\s*\d+|"
@@ -201,9 +199,7 @@ class LogFile:
         """Whether a line belongs to embedded source."""
         return any(first <= line <= last for first, last in self.embedded_source)
 
-    def find(
-        self, pattern: str | re.Pattern[str], first: int = 1, last: int | None = None
-    ) -> list[LoggedValue]:
+    def find(self, pattern: str | re.Pattern[str], first: int = 1, last: int | None = None) -> list[LoggedValue]:
         """Lines ``first`` to ``last`` that contain ``pattern`` (fixed text or regex), source left out."""
         index = self.index
         last = len(index) if last is None else min(last, len(index))
@@ -247,9 +243,7 @@ class RunLog:
     @property
     def embedded_source(self) -> tuple[tuple[int, int], ...]:
         """Line ranges of this run that are source code, not output."""
-        return tuple(
-            (a, b) for a, b in self.log.embedded_source if a <= self.last_line and b >= self.first_line
-        )
+        return tuple((a, b) for a, b in self.log.embedded_source if a <= self.last_line and b >= self.first_line)
 
     @property
     def final_metrics(self) -> tuple[Metric, ...]:
@@ -353,9 +347,7 @@ def parse_log(path: str, text: str) -> list[RunLog]:
                 hyperparameters=settings,
                 environment=environment,
                 metrics=own,
-                last_step=next(
-                    (LoggedValue(n, at) for at, n in reversed(steps) if first <= at <= last), None
-                ),
+                last_step=next((LoggedValue(n, at) for at, n in reversed(steps) if first <= at <= last), None),
             )
         )
     return runs
@@ -364,9 +356,7 @@ def parse_log(path: str, text: str) -> list[RunLog]:
 def _seed(settings: dict[str, LoggedValue], environment: dict[str, LoggedValue]) -> int | None:
     for source in (settings, environment):
         for name, value in source.items():
-            if name.lower() in ("seed", "args.seed", "random_seed") and re.fullmatch(
-                r"\d{1,18}", value.value
-            ):
+            if name.lower() in ("seed", "args.seed", "random_seed") and re.fullmatch(r"\d{1,18}", value.value):
                 return int(value.value)
     return None
 
@@ -383,9 +373,7 @@ def _embedded_source(index: TextIndex) -> Iterator[tuple[int, int]]:
         if first <= done:
             continue
         ahead = [index.line(n) for n in range(first, min(first + 80, len(index)) + 1)]
-        if not (
-            sum(1 for line in ahead if _CODE.match(line)) >= 3 or any(_PACKED.match(x) for x in ahead[:4])
-        ):
+        if not (sum(1 for line in ahead if _CODE.match(line)) >= 3 or any(_PACKED.match(x) for x in ahead[:4])):
             continue
         last = _source_end(index, first)
         begin = _docstring_start(index, first, done)

@@ -20,9 +20,7 @@ _MAX_JOINED_LINES = 200
 _MAX_COMMAND_CHARS = 20_000
 
 _ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)\+?=(.*)$", re.S)
-_ARRAY = re.compile(
-    r"^\s*(?:declare\s+-\w+\s+|local\s+|export\s+|readonly\s+)*([A-Za-z_]\w*)(\+?)=\((.*)\)\s*$", re.S
-)
+_ARRAY = re.compile(r"^\s*(?:declare\s+-\w+\s+|local\s+|export\s+|readonly\s+)*([A-Za-z_]\w*)(\+?)=\((.*)\)\s*$", re.S)
 _SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?([-=+])((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)")
 _ARRAY_USE = re.compile(r"^\$\{(\w+)\[[@*]\]\}$")
@@ -261,9 +259,7 @@ def _read_line(text: str, line: int, scope: _Scope) -> Iterator[ShellCommand]:
     if array:
         words = [w for w in _split(array[3]) if not w.startswith("#")]
         before = scope.variables[array[1]].value + " " if array[2] and array[1] in scope.variables else ""
-        scope.assign(
-            array[1], ShellValue(before + " ".join(shlex.quote(w) for w in words), line), export=False
-        )
+        scope.assign(array[1], ShellValue(before + " ".join(shlex.quote(w) for w in words), line), export=False)
         return
     hidden, kept = _hide(text)
     pending: list[str] = []
@@ -280,9 +276,7 @@ def _read_line(text: str, line: int, scope: _Scope) -> Iterator[ShellCommand]:
             pending.append(token)
 
 
-def _read_command(
-    words: list[str], kept: list[str], line: int, text: str, scope: _Scope
-) -> Iterator[ShellCommand]:
+def _read_command(words: list[str], kept: list[str], line: int, text: str, scope: _Scope) -> Iterator[ShellCommand]:
     while words and words[0] in ("then", "do", "else", "{", "RUN", "CMD", "!", "elif"):
         words = words[1:]
     if not words:
@@ -386,9 +380,7 @@ def _start(
     if base in _SHELLS and len(rest) > 2 and re.fullmatch(r"-\w*c", rest[1]):
         outer = {**scope.variables, **env}
         for inner in commands(rest[2], {n: v for n, v in outer.items() if n in env}):
-            yield ShellCommand(
-                inner.script, inner.env, inner.flags, " ".join(text.split()), line, scope.lines
-            )
+            yield ShellCommand(inner.script, inner.env, inner.flags, " ".join(text.split()), line, scope.lines)
         return
     suffix = (".sh",) if base in _SHELLS else (".py", ".sh")
     at = next((i for i, t in enumerate(rest) if t.endswith(suffix)), None)
@@ -396,9 +388,7 @@ def _start(
         return
     # torch.distributed.run may wrap "--no-python bash run.sh"; either way the first script named is started
     flags = _flags(rest[at + 1 :], line)
-    yield ShellCommand(
-        rest[at], {**env, **_env_flags(flags)}, flags, " ".join(text.split()), line, scope.lines
-    )
+    yield ShellCommand(rest[at], {**env, **_env_flags(flags)}, flags, " ".join(text.split()), line, scope.lines)
 
 
 def _env_flags(flags: Mapping[str, ShellValue]) -> dict[str, ShellValue]:

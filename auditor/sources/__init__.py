@@ -30,9 +30,7 @@ __all__ = [
 _ACCEPTED = "https://github.com/OWNER/REPO/pull/N, OWNER/REPO#N, a folder, or a .py file"
 _OWNER_AND_NAME = r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]{0,38})/(?P<name>(?!\.{1,2}[/#])[A-Za-z0-9._-]{1,100})"
 _PULL_REQUEST = (
-    re.compile(
-        rf"https?://(?:www\.)?github\.com/{_OWNER_AND_NAME}/pull/(?P<number>\d{{1,9}})(?:[/?#].*)?", re.I
-    ),
+    re.compile(rf"https?://(?:www\.)?github\.com/{_OWNER_AND_NAME}/pull/(?P<number>\d{{1,9}})(?:[/?#].*)?", re.I),
     re.compile(rf"{_OWNER_AND_NAME}#(?P<number>\d{{1,9}})"),
 )
 
@@ -50,9 +48,7 @@ def open_submission(
     return source_for(source, mirror=mirror, progress=progress).load()
 
 
-def source_for(
-    source: str, *, mirror: Path | None = None, progress: Callable[[str], None] | None = None
-) -> Source:
+def source_for(source: str, *, mirror: Path | None = None, progress: Callable[[str], None] | None = None) -> Source:
     """The source that an address names; see :func:`open_submission`."""
     address = source.strip()
     for pattern in _PULL_REQUEST:

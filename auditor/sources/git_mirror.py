@@ -238,9 +238,7 @@ class GitMirror:
         def below(folder: str) -> list[SubmissionFile]:
             tree = self._tree_at(head.tree_id, folder)
             listed = self._differences(None, tree, folder) if tree is not None else ()
-            return [
-                changed.get(d.path) or self._file(d.path, d.new, Change.UNCHANGED) for d in listed if d.new
-            ]
+            return [changed.get(d.path) or self._file(d.path, d.new, Change.UNCHANGED) for d in listed if d.new]
 
         def holds_files(folder: str) -> bool:
             tree = self._tree_at(head.tree_id, folder)
@@ -317,9 +315,7 @@ class GitMirror:
             tree = found.oid
         return tree
 
-    def _differences(
-        self, old: pygit2.Oid | None, new: pygit2.Oid | None, folder: str = ""
-    ) -> Iterator[_Difference]:
+    def _differences(self, old: pygit2.Oid | None, new: pygit2.Oid | None, folder: str = "") -> Iterator[_Difference]:
         """The files that differ between two trees (None is the empty tree), in no particular order.
 
         A subtree that is missing or too deep comes out as one entry under its own path.

@@ -150,9 +150,7 @@ class GitHubSource:
                 held = self._refs(*inside, "for-each-ref", "--format=%(objectname) %(refname)")
                 try:
                     self._progress(f"looking for pull request {self._number} of {self._owner}/{self._name}")
-                    offered = self._refs(
-                        "ls-remote", "--quiet", self._url, "HEAD", head, timeout=_CONNECT_TIMEOUT
-                    )
+                    offered = self._refs("ls-remote", "--quiet", self._url, "HEAD", head, timeout=_CONNECT_TIMEOUT)
                     if head not in offered:
                         raise SourceError(f"{self._owner}/{self._name} has no pull request {self._number}")
                     if "HEAD" not in offered:

@@ -67,9 +67,7 @@ class LocalSource:
         )
 
 
-def _arrange(
-    root: Path, files: tuple[SubmissionFile, ...]
-) -> tuple[SubmissionKind, tuple[RecordFolder, ...]]:
+def _arrange(root: Path, files: tuple[SubmissionFile, ...]) -> tuple[SubmissionKind, tuple[RecordFolder, ...]]:
     homes = {f.path.rpartition("/")[0] for f in files}
     if any(base.record_folder_of(f.path, homes.__contains__) for f in files):
         return base.arrange(files, lambda folder: _below(folder, files), homes.__contains__)

@@ -25,7 +25,7 @@ SNIPPET_LENGTH = 160
 WRAPPER_CODE = 1_000
 """Characters of code up to which a script that runs another file (or module) is only a wrapper around it."""
 OPAQUE_SHARE = 0.5
-"""A script that runs code and of which this share is encoded data is packed, even if how is not understood."""
+"""A script that runs code and of which this share is encoded data is packed, understood or not."""
 
 Problem = Literal["opaque-code", "broken-script"]
 
@@ -118,9 +118,7 @@ def read_program(file: SubmissionFile, siblings: Mapping[str, SubmissionFile]) -
     ``detail``. Bounds: 64 MiB of output, 8 stages, 5 seconds.
     """
     if file.problem:
-        return Program(
-            file.path, "", None, "shipped", (), "broken-script", f"not read: {file.problem}", False
-        )
+        return Program(file.path, "", None, "shipped", (), "broken-script", f"not read: {file.problem}", False)
     source = read_source(file.data)
     program = _shipped(file.path, source)
     if source.tree is None or not may_run_code(source.text):
@@ -149,7 +147,9 @@ def _choose(stage: Stage, program: Program) -> Program:
     own = [r for r in runs if r.own and (r.shipped is None or code <= WRAPPER_CODE)]
     chosen: list[Run] = []
     if own and sum(len(run.stage.source.text) for run in own) >= code:
-        chosen = own
+        # Only exec shares the namespace; files that are run are programs of their own.
+        shared = all(run.layers[-1] == "exec" for run in own)
+        chosen = own if shared else [max(own, key=lambda r: len(r.stage.source.text))]
     elif code <= WRAPPER_CODE:
         largest = max(runs, key=lambda r: len(r.stage.source.text), default=None)
         if largest is not None and len(largest.stage.source.text) >= code:
@@ -157,11 +157,7 @@ def _choose(stage: Stage, program: Program) -> Program:
     rest = [run for run in runs if run not in chosen]
     bundled = tuple(_program_of(run, program) for run in rest)
     if not chosen:
-        if (
-            stage.opaque
-            and program.problem is None
-            and not (runs and payload_share(stage.source) < OPAQUE_SHARE)
-        ):
+        if stage.opaque and program.problem is None and not (runs and payload_share(stage.source) < OPAQUE_SHARE):
             reason, line, column = stage.opaque[0]
             return _opaque(program, reason, line, column, bundled)
         if not runs and payload_share(stage.source) >= OPAQUE_SHARE and program.problem is None:
@@ -237,9 +233,7 @@ def _opaque(program: Program, reason: str, line: int, column: int, bundled: tupl
 def _first_payload(source: Source) -> tuple[int, int]:
     assert source.tree is not None
     literals = [
-        node
-        for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        node for node in ast.walk(source.tree) if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
     ]
     longest = max(literals, key=lambda n: len(n.value))  # type: ignore[arg-type]
     return longest.lineno, longest.col_offset + 1
@@ -252,7 +246,7 @@ def _character_position(program: Program, line: int, column: int) -> tuple[int, 
 
 
 def _statement_around(text: str, at: int) -> tuple[int, int]:
-    """The extent of the statement around a character of a line, parted at ";" outside strings and brackets."""
+    """The extent of the statement around a character of a line, parted at ";" outside strings, brackets."""
     start, depth = 0, 0
     for match in re.finditer(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[(\[{]|[)\]}]|;""", text):
         piece = match[0]

@@ -1,8 +1,8 @@
 """The decoders and decompressors that a packed script may use, each bounded before it allocates.
 
 All take and return bytes. ``DECODERS`` maps the dotted name a script uses to a function
-``(budget, positional arguments, keyword arguments) -> bytes``. Bad data raises :class:`DecodeError`, reaching a
-bound raises :class:`auditor.unpack.limits.LimitError`; nothing else escapes.
+``(budget, positional arguments, keyword arguments) -> bytes``. Bad data raises :class:`DecodeError`, reaching
+a bound raises :class:`auditor.unpack.limits.LimitError`; nothing else escapes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def inflate(budget: Budget, data: bytes, wbits: int = zlib.MAX_WBITS, members: b
 
 
 def _streams(budget: Budget, data: bytes, machine_for: Callable[[], Any]) -> bytes:
-    """bz2 or lzma data of one or more streams; what follows the first stream may be junk, as in the stdlib."""
+    """bz2 or lzma data of one or more streams; junk may follow the first stream, as in the stdlib."""
     out = bytearray()
     first = True
     while data:
@@ -101,9 +101,7 @@ def unlzma(budget: Budget, data: bytes, format: int = lzma.FORMAT_AUTO, filters:
     """xz, legacy .lzma or raw LZMA data."""
     limit = None if format == lzma.FORMAT_RAW else MAX_DICTIONARY
     checked = _filters(filters)
-    return _streams(
-        budget, data, lambda: lzma.LZMADecompressor(format=format, memlimit=limit, filters=checked)
-    )
+    return _streams(budget, data, lambda: lzma.LZMADecompressor(format=format, memlimit=limit, filters=checked))
 
 
 def unbz2(budget: Budget, data: bytes) -> bytes:
@@ -141,7 +139,7 @@ def unzstd(budget: Budget, data: bytes) -> bytes:
     machine = zstandard.ZstdDecompressor(max_window_size=MAX_DICTIONARY)
     with machine.stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
         out = _drain(budget, lambda: reader.read(CHUNK))
-    if data and not out:
+    if len(out) < max(1, zstandard.frame_content_size(data)):
         raise DecodeError("the data ends too early")
     return out
 
@@ -192,9 +190,7 @@ def _gzip(budget: Budget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> byt
 def _lzma(budget: Budget, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     names = ("data", "format", "memlimit", "filters")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    return unlzma(
-        budget, _bytes_of(args, kwargs), given.get("format", lzma.FORMAT_AUTO), given.get("filters")
-    )
+    return unlzma(budget, _bytes_of(args, kwargs), given.get("format", lzma.FORMAT_AUTO), given.get("filters"))
 
 
 def _only_data(function: Callable[[Budget, bytes], bytes]) -> Decoder:

@@ -1,9 +1,9 @@
 """A small interpreter for the part of a script that unpacks it: whitelisted, bounded, without side effects.
 
-It follows module-level statements and calls of the script's own functions over plain values (numbers, strings,
-bytes, containers) and knows the decoders, paths and files that packers use. Everything else is
-:class:`~auditor.unpack.values.Unknown`. Files are those of the submission, held in memory; writes go to memory;
-nothing is imported, executed or read from the machine.
+It follows module-level statements and calls of the script's own functions over plain values (numbers,
+strings, bytes, containers) and knows the decoders, paths and files that packers use. Everything else is
+:class:`~auditor.unpack.values.Unknown`. Files are those of the submission, held in memory; writes go to
+memory; nothing is imported, executed or read from the machine.
 
 What it is after are the places where a script runs code it has computed: ``exec``, ``runpy.run_path``,
 ``exec_module``, an import of a file written before, a subprocess on such a file. Each becomes a :class:`Run`.
@@ -81,17 +81,21 @@ _WAYS_TO_RUN = (
 _MAY_RUN = re.compile(
     r"exec\b(?<!\wexec)|exec_module|load_module|run_path|run_module|runcode|runsource|marshal\b|builtins"
 )
+_LONG_WORD = re.compile(r"\S{400}")
 _EVAL = re.compile(r"eval\(")
 
 
 def may_run_code(text: str) -> bool:
-    """Whether ``text`` could run packed code in any of the ways that are known here. Cheap: most texts can't."""
+    """Whether ``text`` could run packed code in any way that is known here. Cheap, as most texts can't."""
+    if "decompress" in text and _LONG_WORD.search(text):
+        return True  # what it unpacks may be written to a file and imported or run by name
     if not any(word in text for word in _WAYS_TO_RUN):
         return False
     if _MAY_RUN.search(text):
         return True
     # model.eval() and train_and_eval() are everywhere in these scripts.
-    return any(not (text[m.start() - 1].isalnum() or text[m.start() - 1] in "._") for m in _EVAL.finditer(text, 1))
+    before = (text[match.start() - 1] for match in _EVAL.finditer(text, 1))
+    return any(not (character.isalnum() or character in "._") for character in before)
 
 
 _INTERESTING = frozenset(
@@ -280,17 +284,13 @@ _METHODS: dict[type, frozenset[str]] = {
     str: _TEXT_METHODS - {"hex"},
     bytes: _TEXT_METHODS,
     bytearray: _TEXT_METHODS | {"append", "extend", "reverse", "pop", "clear", "insert"},
-    list: frozenset(
-        ["append", "extend", "insert", "pop", "remove", "reverse", "index", "count", "copy", "clear"]
-    ),
+    list: frozenset(["append", "extend", "insert", "pop", "remove", "reverse", "index", "count", "copy", "clear"]),
     tuple: frozenset(("index", "count")),
     dict: frozenset(["get", "items", "keys", "values", "pop", "copy", "update", "setdefault"]),
     set: frozenset(["add", "discard", "update", "union", "copy"]),
     frozenset: frozenset(("union",)),
     int: frozenset(("bit_length", "to_bytes")),
-    PurePosixPath: frozenset(
-        ["with_name", "with_suffix", "with_stem", "joinpath", "as_posix", "relative_to"]
-    ),
+    PurePosixPath: frozenset(["with_name", "with_suffix", "with_stem", "joinpath", "as_posix", "relative_to"]),
 }
 _PATH_ATTRIBUTES = frozenset(["parent", "parents", "name", "stem", "suffix", "suffixes", "parts"])
 _PATH_SAME = frozenset(["resolve", "absolute", "expanduser"])
@@ -358,16 +358,21 @@ _RUNS_COMMAND = re.compile(
 )
 
 
+def _extent(node: ast.Constant) -> int:
+    """The length of a literal in the source."""
+    if node.lineno == node.end_lineno and node.end_col_offset is not None:
+        return node.end_col_offset - node.col_offset
+    return len(node.value) if isinstance(node.value, str | bytes) else 0
+
+
 def code_size(source: Source) -> int:
     """The characters of a program that are not long string literals (payloads)."""
     if source.tree is None:
         return len(source.text)
     literals = sum(
-        len(node.value)
+        _extent(node)
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str | bytes)
-        and len(node.value) >= PAYLOAD_LENGTH
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and len(node.value) >= PAYLOAD_LENGTH
     )
     return max(0, len(source.text) - literals)
 
@@ -377,11 +382,9 @@ def payload_share(source: Source) -> float:
     if source.tree is None or not source.text:
         return 0.0
     packed = sum(
-        len(node.value)
+        _extent(node)
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str | bytes)
-        and looks_packed(node.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and looks_packed(node.value)
     )
     return packed / len(source.text)
 
@@ -404,7 +407,7 @@ class Evaluator:
     # ---- stages -------------------------------------------------------------------------------------------
 
     def stage(self, source: Source, scope: Scope) -> Stage:
-        """Evaluate one program text. Reaching a bound ends this stage only; the reason is kept in ``opaque``."""
+        """Evaluate one program text. A bound that is reached ends this stage only; see ``opaque``."""
         result = Stage(source)
         if source.tree is None:
             return result
@@ -621,11 +624,7 @@ class Evaluator:
         load = ast.copy_location(_as_load(node.target), node.target)
         before = self.value(load, scope)
         right = self.value(node.value, scope)
-        if (
-            isinstance(before, list | bytearray)
-            and isinstance(node.op, ast.Add)
-            and not isinstance(right, Unknown)
-        ):
+        if isinstance(before, list | bytearray) and isinstance(node.op, ast.Add) and not isinstance(right, Unknown):
             added = self.items(right)
             if added is not None:
                 self.budget.hold(len(added))
@@ -844,9 +843,7 @@ class Evaluator:
                 return _unknown_of("an f-string", value)
         return self.made("".join(parts))
 
-    def comprehension(
-        self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp, scope: Scope
-    ) -> Any:
+    def comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp, scope: Scope) -> Any:
         inner = Scope(scope)
         out: list[Any] = []
         unknown: list[Unknown] = []
@@ -930,9 +927,7 @@ class Evaluator:
             return self.attempt(lambda a, b: PurePosixPath(a) / b, left, right)
         if not (_is_plain(left) and _is_plain(right)):
             return _unknown_of("an operation", left, right)
-        return (
-            self.made(self.attempt(_BINARY[type(op)], left, right)) if type(op) in _BINARY else Unknown("@")
-        )
+        return self.made(self.attempt(_BINARY[type(op)], left, right)) if type(op) in _BINARY else Unknown("@")
 
     def _integer_bits(self, bits: int) -> None:
         if bits > MAX_INTEGER_BITS:
@@ -990,9 +985,7 @@ class Evaluator:
                 kwargs |= {str(k): v for k, v in value.items()}
         return self.call(function, args, kwargs, node, scope)
 
-    def call(
-        self, function: Any, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope
-    ) -> Any:
+    def call(self, function: Any, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope) -> Any:
         self.budget.step()
         match function:
             case Unknown():
@@ -1000,9 +993,7 @@ class Evaluator:
             case Function():
                 return self.call_function(function, args, kwargs)
             case Partial():
-                return self.call(
-                    function.function, [*function.args, *args], {**function.kwargs, **kwargs}, node, scope
-                )
+                return self.call(function.function, [*function.args, *args], {**function.kwargs, **kwargs}, node, scope)
             case Method():
                 return self.call_method(function.owner, function.name, args, kwargs, node, scope)
             case Ref():
@@ -1104,14 +1095,13 @@ class Evaluator:
             if isinstance(ordered, list):
                 owner[:] = ordered
             return None
-        for kind, allowed in _METHODS.items():
-            if isinstance(owner, kind) and name in allowed:
-                if name in ("extend", "update") and args:
-                    args = [self.items(args[0]) if not isinstance(args[0], dict) else args[0]]
-                self.check_method(owner, name, args)
-                result = self.attempt_packed(lambda: getattr(owner, name)(*args, **kwargs), owner, *args)
-                return self.made(list(result) if _is_view(result) else result)
-        return _unknown_of(f".{name}()", owner, *args)
+        if not any(isinstance(owner, kind) and name in allowed for kind, allowed in _METHODS.items()):
+            return _unknown_of(f".{name}()", owner, *args)
+        if name in ("extend", "update") and args and not isinstance(args[0], dict):
+            args = [self.items(args[0])]
+        self.check_method(owner, name, args)
+        result = self.attempt_packed(lambda: getattr(owner, name)(*args, **kwargs), owner, *args)
+        return self.made(list(result) if _is_view(result) else result)
 
     def attempt_packed(self, work: Callable[[], Any], *operands: Any) -> Any:
         """``work()``; Unknown, remembering whether packed data was involved, when it fails."""
@@ -1136,11 +1126,7 @@ class Evaluator:
                 self.budget.allow(len(owner) + hits * max(0, len(args[1]) - len(args[0])))
             elif name in ("ljust", "rjust", "center", "zfill") and args:
                 self.budget.allow(args[0] if isinstance(args[0], int) else 0)
-            elif (
-                name in ("rfind", "rindex", "rsplit", "rpartition")
-                and args
-                and isinstance(args[0], str | bytes)
-            ):
+            elif name in ("rfind", "rindex", "rsplit", "rpartition") and args and isinstance(args[0], str | bytes):
                 if len(owner) * len(args[0]) > MAX_SEARCH_EFFORT:
                     raise LimitError("a search for a long string from the right")
             elif name == "translate" and args and isinstance(args[0], dict):
@@ -1175,9 +1161,7 @@ class Evaluator:
     def format(self, template: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """str.format with plain fields only: no attributes, no nested or wide specifications."""
         try:
-            fields = [
-                (f or "", spec or "") for _, f, spec, _ in string.Formatter().parse(template) if f is not None
-            ]
+            fields = [(f or "", spec or "") for _, f, spec, _ in string.Formatter().parse(template) if f is not None]
         except ValueError:
             return Unknown("a malformed format")
         for name, spec in fields:
@@ -1252,9 +1236,7 @@ class Evaluator:
             case "tell":
                 return handle.position
             case "write" if args and isinstance(args[0], str | bytes | bytearray):
-                chunk = (
-                    args[0].encode("utf-8", "surrogatepass") if isinstance(args[0], str) else bytes(args[0])
-                )
+                chunk = args[0].encode("utf-8", "surrogatepass") if isinstance(args[0], str) else bytes(args[0])
                 self.budget.allow(len(handle.data) + len(chunk))
                 self.budget.hold(len(chunk))
                 handle.write(chunk)
@@ -1302,9 +1284,7 @@ class Evaluator:
 
     # ---- functions of modules -----------------------------------------------------------------------------
 
-    def call_ref(
-        self, path: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope
-    ) -> Any:
+    def call_ref(self, path: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope) -> Any:
         module, _, name = path.rpartition(".")
         operands = (*args, *kwargs.values())
         if path in ("builtins.exec", "builtins.eval") and args:
@@ -1390,7 +1370,7 @@ class Evaluator:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return Unknown("eval of a broken expression")
         for inner in ast.walk(tree):
-            if hasattr(inner, "lineno") and self.statement is not None:
+            if isinstance(inner, ast.expr) and self.statement is not None:
                 inner.lineno, inner.col_offset = self.statement.lineno, self.statement.col_offset
         return self.value(tree.body, scope)
 
@@ -1408,9 +1388,7 @@ class Evaluator:
         function = _PATH_FUNCTIONS.get(name)
         return Unknown(f"os.path.{name}()") if function is None else self.attempt(function, *words)
 
-    def call_library(
-        self, path: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope
-    ) -> Any:
+    def call_library(self, path: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope) -> Any:
         first = args[0] if args else None
         match path:
             case "pathlib.Path" | "pathlib.PurePath" | "pathlib.PosixPath" | "pathlib.PurePosixPath":
@@ -1426,9 +1404,7 @@ class Evaluator:
                 return first
             case "builtins.bytes.fromhex" | "builtins.bytearray.fromhex":
                 return self.decode("bytes.fromhex", args, kwargs)
-            case (
-                "builtins.str.encode" | "builtins.bytes.decode" | "builtins.str.join" | "builtins.bytes.join"
-            ):
+            case "builtins.str.encode" | "builtins.bytes.decode" | "builtins.str.join" | "builtins.bytes.join":
                 return self.call_method(first, path.rpartition(".")[2], args[1:], kwargs, node, scope)
             case "builtins.int.from_bytes":
                 if isinstance(first, bytes | bytearray | list):
@@ -1442,7 +1418,7 @@ class Evaluator:
             case "codecs.decode" if args:
                 return self.codec(args, kwargs)
             case "codecs.encode" if args and args[-1] in ("rot13", "rot_13"):
-                return self.attempt(lambda: codecs.encode(first, "rot13"))
+                return self.attempt(lambda: codecs.encode(str(first), "rot13"))
             case "struct.unpack" if len(args) == 2:
                 return self.attempt_packed(lambda: struct.unpack(*args), *args)
             case "struct.calcsize":
@@ -1451,8 +1427,9 @@ class Evaluator:
                 text = self.handle_read(first) if isinstance(first, Handle) else first
                 if not isinstance(text, str | bytes) or len(text) > MAX_SPLIT_BYTES:
                     return Unknown(f"{path}()", packed=True)
-                load = ast.literal_eval if path.startswith("ast") else json.loads
-                return self.made(self.attempt_packed(lambda: load(text), text))
+                if path.startswith("ast"):
+                    return self.made(self.attempt_packed(lambda: ast.literal_eval(_as_text(text)), text))
+                return self.made(self.attempt_packed(lambda: json.loads(text), text))
             case "functools.reduce" if len(args) >= 2:
                 items = self.items(args[1]) or []
                 if not items and len(args) < 3:
@@ -1492,15 +1469,9 @@ class Evaluator:
             if decoder == "bytes.fromhex" and isinstance(data, bytes):
                 decoder = "binascii.unhexlify"
             return self.decode(decoder, [data], {})
-        return (
-            self.recode(data, "decode", [encoding], {})
-            if isinstance(data, bytes)
-            else Unknown("codecs.decode()")
-        )
+        return self.recode(data, "decode", [encoding], {}) if isinstance(data, bytes) else Unknown("codecs.decode()")
 
-    def call_builtin(
-        self, name: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope
-    ) -> Any:
+    def call_builtin(self, name: str, args: list[Any], kwargs: dict[str, Any], node: ast.AST, scope: Scope) -> Any:
         first = args[0] if args else None
         match name:
             case "open":
@@ -1508,18 +1479,7 @@ class Evaluator:
             case "print" | "setattr" | "delattr" | "input":
                 return None if name != "input" else Unknown("input")
             case (
-                "len"
-                | "ord"
-                | "chr"
-                | "abs"
-                | "bool"
-                | "float"
-                | "round"
-                | "hex"
-                | "bin"
-                | "oct"
-                | "divmod"
-                | "range"
+                "len" | "ord" | "chr" | "abs" | "bool" | "float" | "round" | "hex" | "bin" | "oct" | "divmod" | "range"
             ):
                 return self.attempt({**_BUILTINS}[name], *args)
             case "int":
@@ -1530,26 +1490,11 @@ class Evaluator:
                 return self.binary(ast.Pow(), *args)
             case "str" | "repr" | "bytes" | "bytearray" | "memoryview":
                 return self.convert(name, args, kwargs)
-            case (
-                "list"
-                | "tuple"
-                | "set"
-                | "frozenset"
-                | "iter"
-                | "reversed"
-                | "enumerate"
-                | "any"
-                | "all"
-                | "sum"
-            ):
+            case "list" | "tuple" | "set" | "frozenset" | "iter" | "reversed" | "enumerate" | "any" | "all" | "sum":
                 return self.collect(name, args)
             case "dict":
                 source = first if isinstance(first, dict) else self.items(first) if args else {}
-                return (
-                    self.attempt(lambda: {**dict(source or {}), **kwargs})
-                    if not _any_unknown(first)
-                    else first
-                )
+                return self.attempt(lambda: {**dict(source or {}), **kwargs}) if not _any_unknown(first) else first
             case "min" | "max" | "sorted":
                 items = list(args) if len(args) > 1 else self.items(first)
                 if items is None or len(items) > MAX_ITEMS:
@@ -1559,15 +1504,11 @@ class Evaluator:
                 if _any_unknown(*keys):
                     return _unknown_of(f"{name}()", *keys)
                 backwards = bool(kwargs.get("reverse", name == "max"))
-                order = self.attempt(
-                    lambda: sorted(range(len(items)), key=keys.__getitem__, reverse=backwards)
-                )
+                order = self.attempt(lambda: sorted(range(len(items)), key=keys.__getitem__, reverse=backwards))
                 if isinstance(order, Unknown):
                     return order
                 result = [items[i] for i in order]
-                return (
-                    result if name == "sorted" else result[0] if result else Unknown(f"{name}() of nothing")
-                )
+                return result if name == "sorted" else result[0] if result else Unknown(f"{name}() of nothing")
             case "zip":
                 columns = [self.items(a) for a in args]
                 if any(c is None for c in columns):
@@ -1579,11 +1520,7 @@ class Evaluator:
                     return _unknown_of(f"{name}()", *args)
                 rows = list(zip(*(c for c in columns if c is not None), strict=False))
                 if name == "filter":
-                    return [
-                        r[0]
-                        for r in rows
-                        if _truth(self.call(first, [*r], {}, node, scope) if first else r[0])
-                    ]
+                    return [r[0] for r in rows if _truth(self.call(first, [*r], {}, node, scope) if first else r[0])]
                 return [self.call(first, [*row], {}, node, scope) for row in rows]
             case "next":
                 if isinstance(first, Items):
@@ -1611,11 +1548,7 @@ class Evaluator:
             value = bytes(first or b"")
         else:
             items = self.items(first)
-            value = (
-                Unknown(f"{name}()")
-                if items is None
-                else self.attempt_packed(lambda: bytes(items), *items[:1])
-            )
+            value = Unknown(f"{name}()") if items is None else self.attempt_packed(lambda: bytes(items), *items[:1])
         if name == "bytearray" and isinstance(value, bytes):
             return self.made(bytearray(value))
         return self.made(value)
@@ -1637,16 +1570,15 @@ class Evaluator:
                 numbers = all(isinstance(i, int | float) for i in items)
                 return self.attempt(sum, items, *args[1:]) if numbers else _unknown_of("sum()", *items[:1])
             case "any" | "all":
-                return (
-                    _unknown_of(name, *items) if _any_unknown(*items) else _BUILTINS[name](map(_truth, items))
-                )
+                return _unknown_of(name, *items) if _any_unknown(*items) else _BUILTINS[name](map(_truth, items))
             case _:
                 return self.attempt(_BUILTINS[name], items)
 
 
 _BUILTINS: dict[str, Callable[..., Any]] = {
     "len": len, "ord": ord, "chr": chr, "abs": abs, "bool": bool, "float": float, "round": round, "hex": hex,
-    "bin": bin, "oct": oct, "divmod": divmod, "range": range, "tuple": tuple, "set": set, "frozenset": frozenset,
+    "bin": bin, "oct": oct, "divmod": divmod, "range": range, "tuple": tuple, "set": set,
+    "frozenset": frozenset,
     "any": any, "all": all,
 }  # fmt: skip
 

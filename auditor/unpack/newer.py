@@ -11,8 +11,10 @@ import ast
 import re
 import threading
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import libcst as cst
@@ -113,6 +115,8 @@ class _Cover:
     end: int
     stand_in: str
     node: ast.expr | None
+    name: int | None = None
+    """Where the name of a type alias really stands; the stand-in begins with it."""
 
 
 def _blank(text: str) -> str:
@@ -179,7 +183,7 @@ class _Finder(cst.CSTVisitor):
         start, _ = self._span(node)
         name, name_end = self._span(node.name)
         self.covers.append(
-            _Cover(start, name_end, self.text[name:name_end] + " " * (name - start), None),
+            _Cover(start, name_end, self.text[name:name_end] + " " * (name - start), None, name),
         )
 
     def _build(self, node: cst.BaseString) -> ast.expr:
@@ -277,10 +281,21 @@ def _shift(tree: ast.AST, lines: int, columns: int) -> None:
 class _Restorer(ast.NodeTransformer):
     """Puts the real nodes where their stand-ins are."""
 
-    def __init__(self, nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]]) -> None:
+    def __init__(
+        self,
+        nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]],
+        aliases: dict[tuple[int, int], tuple[int, int]],
+    ) -> None:
         self.nodes = nodes
+        self.aliases = aliases
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
+        if (alias := self.aliases.get((node.lineno, node.col_offset))) is not None:
+            line, column = alias
+            length = (node.end_col_offset or 0) - node.col_offset
+            node.lineno, node.col_offset = line, column
+            node.end_lineno, node.end_col_offset = line, column + length
+            return node
         # The stand-in is "(_ )": its name begins one byte after the string.
         found = self.nodes.get((node.lineno, node.col_offset - 1))
         if found is None or node.id != "_":
@@ -305,6 +320,7 @@ def _covered(text: str) -> ast.Module:
     pieces: list[str] = []
     position = 0
     nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]] = {}
+    aliases: dict[tuple[int, int], tuple[int, int]] = {}
     starts = finder.starts
 
     def place(offset: int) -> tuple[int, int]:
@@ -322,19 +338,56 @@ def _covered(text: str) -> ast.Module:
         position = cover.end
         if cover.node is not None:
             nodes[place(cover.start)] = (cover, place(cover.end))
+        if cover.name is not None:
+            aliases[place(cover.start)] = place(cover.name)
     pieces.append(text[position:])
     tree = quiet_parse("".join(pieces))
-    restored: ast.Module = _Restorer(nodes).visit(tree)
+    restored: ast.Module = _Restorer(nodes, aliases).visit(tree)
     return restored
 
 
-_BARE_EXCEPT = re.compile(r"(except\*?)(\s+)([\w.]+(?:\s*,\s*[\w.]+)+)(\s*)(?=:)")
+_WORDS = frozenset(("for", "if", "else", "in", "and", "or", "not", "is"))
 
 
-def _bracket_excepts(text: str) -> str | None:
-    """``text`` with 3.14's bare ``except A, B:`` in brackets where the parser trips over it, or None."""
-    changed = False
-    lines = text.split("\n")
+def _spaced(text: str) -> tuple[str, list[int]]:
+    """``text`` with a blank between closing brackets and words, and the character offsets that got one."""
+    offsets = [
+        match.start()
+        for match in _TOKEN.finditer(text)
+        if match.lastgroup == "other" and match[0] in _WORDS and text[match.start() - 1 : match.start()] == ")"
+    ]
+    edges = [0, *offsets, len(text)]
+    return " ".join(text[a:b] for a, b in pairwise(edges)), offsets
+
+
+def _unspaced(tree: ast.Module, text: str, offsets: list[int]) -> ast.Module:
+    """``tree`` of the spaced text, its columns moved back to those of ``text``."""
+    starts = _line_starts(text)
+    added: dict[int, list[int]] = {}
+    for offset in offsets:
+        line = bisect_right(starts, offset)
+        column = len(text[starts[line - 1] : offset].encode())
+        row = added.setdefault(line, [])
+        row.append(column + len(row))
+    for node in ast.walk(tree):
+        for line_name, column_name in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
+            row = added.get(getattr(node, line_name, 0), [])
+            if row:
+                column = getattr(node, column_name)
+                setattr(node, column_name, column - bisect_left(row, column))
+    return tree
+
+
+_BARE_EXCEPT = re.compile(r"(\bexcept\*?)\s+[\w.]+(?:\s*,\s*[\w.]+)+(?=\s*:)")
+
+
+def _bracket_excepts(text: str) -> tuple[str, list[int]]:
+    """``text`` with 3.14's bare ``except A, B:`` in brackets wherever the parser trips over it.
+
+    The opening bracket takes the place of a blank; the second value are the character offsets in ``text``
+    where a closing one was put in.
+    """
+    lines, starts, offsets = text.split("\n"), _line_starts(text), []
     for _ in range(MAX_BARE_EXCEPTS):
         try:
             quiet_parse("\n".join(lines))
@@ -342,43 +395,44 @@ def _bracket_excepts(text: str) -> str | None:
             number = (error.lineno or 0) - 1
             if "multiple exception types" not in str(error) or not 0 <= number < len(lines):
                 break
-
-            def bracket(match: re.Match[str]) -> str:
-                inner, padding = match[3], match[2][1:] + match[4]
-                # Take the room for the closing bracket from a blank, so that columns stay where they were.
-                if not padding and ", " in inner:
-                    inner = inner.replace(", ", ",", 1)
-                return f"{match[1]}({inner}){padding[1:] if padding else ''}"
-
-            line = _BARE_EXCEPT.sub(bracket, lines[number], count=1)
-            if line == lines[number]:
+            line = lines[number]
+            match = _BARE_EXCEPT.search(line)
+            if match is None:
                 break
-            lines[number] = line
-            changed = True
+            opening, closing = match.end(1), match.end()
+            lines[number] = f"{line[:opening]}({line[opening + 1 : closing]}){line[closing:]}"
+            offsets.append(starts[number] + closing)
         except PARSE_ERRORS:
             break
         else:
             break
-    return "\n".join(lines) if changed else None
+    return "\n".join(lines), sorted(offsets)
 
 
 def parse_newer(text: str) -> ast.Module:
     """Parse ``text``, which ``ast.parse`` rejected and whose line ends are all "\\n".
 
-    Node positions are those of ``text`` (columns behind ``except A,B:`` without any blank are one too high).
+    Node positions are those of ``text``.
     Raises NewerSyntaxError when LibCST rejects it too, TooDeepError when it can't be handed to LibCST.
     """
-    bracketed = _bracket_excepts(text)
-    if bracketed is not None:
+    bracketed, brackets = _bracket_excepts(text)
+    if brackets:
         try:
-            return quiet_parse(bracketed)
+            return _unspaced(quiet_parse(bracketed), text, brackets)
         except PARSE_ERRORS:
-            text = bracketed
-    check_nesting(text)
+            pass
+    check_nesting(bracketed)
     try:
-        return _with_room(lambda: _covered(text))
+        try:
+            tree = _with_room(lambda: _covered(bracketed))
+        except cst.CSTValidationError:
+            # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
+            spaced, blanks = _spaced(bracketed)
+            tree = _unspaced(_with_room(lambda: _covered(spaced)), bracketed, blanks)
+        return _unspaced(tree, text, brackets)
     except cst.ParserSyntaxError as error:
-        raise NewerSyntaxError(error.message.splitlines()[0], error.raw_line, error.raw_column + 1) from None
+        message = re.sub(r"^.*error at \d+:\d+: ", "", error.message.splitlines()[0])
+        raise NewerSyntaxError(message, error.raw_line, error.raw_column + 1) from None
     except SyntaxError as error:
         raise NewerSyntaxError(error.msg, error.lineno or 1, error.offset or 1) from None
     except (ValueError, RecursionError, MemoryError, OverflowError, cst.CSTValidationError) as error:

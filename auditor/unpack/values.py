@@ -210,10 +210,8 @@ def looks_packed(value: Any) -> bool:
     """Whether ``value`` is a long str or bytes that reads like encoded data rather than like text or code."""
     if not isinstance(value, str | bytes | bytearray) or len(value) < PAYLOAD_LENGTH:
         return False
-    if isinstance(value, str):
-        sample = value[:TEXT_SAMPLE].encode("utf-8", "replace")
-    else:
-        sample = bytes(value[:TEXT_SAMPLE])
+    head = value[:TEXT_SAMPLE]
+    sample = head.encode("utf-8", "replace") if isinstance(head, str) else bytes(head)
     blanks = sum(map(sample.count, (b" ", b"\t", b"\n", b"\r")))
     return blanks * 100 < len(sample) * 3
 

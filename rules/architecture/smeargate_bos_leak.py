@@ -1,30 +1,36 @@
 """A previous-token smear that crosses a document start which attention respects.
 
-**What it catches.** SmearGate and its relatives add a gated share of the previous position's state to the current one, such as
-`x[:, 1:] + g * x[:, :-1]`. In a packed stream the position before a document's first token is the last token of another
-document. Where attention keeps packed documents apart (varlen `cu_seqlens`, a document mask), the smear must be masked
-at document starts; otherwise it is the one path by which a document reads its neighbour.
+**What it catches.** SmearGate and its relatives add a gated share of the previous position's state
+to the current one, such as `x[:, 1:] + g * x[:, :-1]`. In a packed stream the position before a
+document's first token is the last token of another document. Where attention keeps packed documents
+apart (varlen `cu_seqlens`, a document mask), the smear must be masked at document starts; otherwise
+it is the one path by which a document reads its neighbour.
 
-**Why it breaks the score.** A model that is trained, calibrated or evaluated as if documents were independent is not: the first
-token of every packed document carries information from outside the document.
+**Why it breaks the score.** A model that is trained, calibrated or evaluated as if documents were
+independent is not: the first token of every packed document carries information from outside the
+document.
 
-**Legal look-alikes.** The masked form (`not_bos = input_ids[:, 1:] != BOS_ID` multiplied into the gate); attention that itself
-runs across documents everywhere, so that nothing is kept apart; a smear that the run switches off; hashed n-gram embeddings of
-the input ids. Passes whose rows hold one document each have nothing to cross: the report says which passes keep
-documents apart and whether the reported one is among them.
+**Legal look-alikes.** The masked form (`not_bos = input_ids[:, 1:] != BOS_ID` multiplied into the
+gate); attention that itself runs across documents everywhere, so that nothing is kept apart; a
+smear that the run switches off; hashed n-gram embeddings of the input ids. Passes whose rows hold
+one document each have nothing to cross: the report says which passes keep documents apart and
+whether the reported one is among them.
 
-**How it is read.** Forward passes are followed under the effective configuration. A shifted hidden state added to the unshifted one
-is a smear; it is masked when a comparison of the tokens with a value flows into it (before or after the mix). Attention is isolating
-when it is given sequence offsets or a mask made from the tokens.
+**How it is read.** Forward passes are followed under the effective configuration. A shifted hidden
+state added to the unshifted one is a smear; it is masked when a comparison of the tokens with a
+value flows into it (before or after the mix). Attention is isolating when it is given sequence
+offsets or a mask made from the tokens.
 
 **Remedy.** Multiply the gate by `(input_ids[:, 1:] != BOS_ID)`.
 
-**Ruling.** Organiser on #1797, 26 April 2026: SmearGate crosses document boundaries in normal and TTT paths; the score
-would not be merged as it is. The masked form was merged (#1851, #1855). #2135 was accepted with the mask off: not enforced there.
+**Ruling.** Organiser on #1797, 26 April 2026: SmearGate crosses document boundaries in normal and
+TTT paths; the score would not be merged as it is. The masked form was merged (#1851, #1855). #2135
+was accepted with the mask off: not enforced there.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 
 from auditor.index.trace import Event, Kind, Trace
@@ -113,9 +119,7 @@ class SmearGateBOSLeak(Rule):
             about = "the reported pass itself is not: its rows are not kept apart by offsets or a mask"
         first = crossing[0]
         isolating = next(
-            a
-            for a in trace.of(Kind.ATTENTION)
-            if a.forward_pass == first.forward_pass and a.detail == "documents"
+            a for a in trace.of(Kind.ATTENTION) if a.forward_pass == first.forward_pass and a.detail == "documents"
         )
         settings = {s for e in crossing for g in e.guards for s in g.settings if not s.startswith("<")}
         evidence: list[Evidence] = [
@@ -142,12 +146,17 @@ class SmearGateBOSLeak(Rule):
                 "No network mixes a position's state with the one before it.",
                 Confidence.HIGH,
             )
+        methods = [m for index in reading.opened() for m in index.methods]
+        if not reading.switched_off({"roll", "pad"}, (ast.Slice,), inside=methods):
+            return Finding(
+                Status.CLEAN,
+                "No forward pass of this run adds a position's state to the one before it.",
+                Confidence.MEDIUM,
+            )
         possible = [s for s in reading.open_trace.of(Kind.SMEAR) if not s.detail]
         leaking = [s for s in possible if _isolation(reading.open_trace, s) == "documents"]
         if leaking:
-            names = sorted(
-                {s for e in leaking for g in e.guards for s in g.settings if not s.startswith("<")}
-            )
+            names = sorted({s for e in leaking for g in e.guards for s in g.settings if not s.startswith("<")})
             return Finding(
                 Status.LATENT,
                 "A previous-token smear that is not masked at document starts is in the code, but switched off"
@@ -267,7 +276,8 @@ SmearGateBOSLeak.LEGAL = (
         {
             "train_gpt.py": script(_MODEL, _RUN).replace(
                 "            x = torch.cat(",
-                "            g = g * (input_ids[:, 1:] != BOS_ID).unsqueeze(-1).to(g.dtype)\n            x = torch.cat(",
+                "            g = g * (input_ids[:, 1:] != BOS_ID).unsqueeze(-1).to(g.dtype)\n"
+                "            x = torch.cat(",
             )
         },
         Status.CLEAN,

@@ -1,25 +1,30 @@
 """An external program, compiler or shared library is run or loaded by the submission itself.
 
-**What it catches.** `subprocess`, `os.system`, `os.popen` and shells; compilers called at run time; shared libraries through
-`ctypes`, `cffi`, `torch.utils.cpp_extension`; anything the submission's own training, serialising or evaluating path reaches
-outside of Python and its packages. The report names the program, the phase it runs in, and whether the set-up notes declare it.
+**What it catches.** `subprocess`, `os.system`, `os.popen` and shells; compilers called at run time;
+shared libraries through `ctypes`, `cffi`, `torch.utils.cpp_extension`; anything the submission's
+own training, serialising or evaluating path reaches outside of Python and its packages. The report
+names the program, the phase it runs in, and whether the set-up notes declare it.
 
-**Why it matters.** The artifact must be self-contained: a program that is not counted can carry compute, data or code. A
-decompressor that evaluation needs weighs more than a minifier called only to count code bytes.
+**Why it matters.** The artifact must be self-contained: a program that is not counted can carry
+compute, data or code. A decompressor that evaluation needs weighs more than a minifier called only
+to count code bytes.
 
-**Legal look-alikes.** `nvidia-smi` and `git` queries, just-in-time compilation by torch or Triton, the C library itself, launchers that only
-start training, calls that the run's configuration switches off, installation fallbacks that run only when an import fails (`network-access` looks
-at those).
+**Legal look-alikes.** `nvidia-smi` and `git` queries, just-in-time compilation by torch or Triton,
+the C library itself, launchers that only start training, calls that the run's configuration
+switches off, installation fallbacks that run only when an import fails (`network-access` looks at
+those).
 
-**How it is read.** The trace lists every call that leaves Python, with its arguments, under the effective configuration. A call whose failure
-is caught, or that only runs when the program is found, did run unless the log shows that it did not.
+**How it is read.** The trace lists every call that leaves Python, with its arguments, under the
+effective configuration. A call whose failure is caught, or that only runs when the program is
+found, did run unless the log shows that it did not.
 
 **Remedy.** Declare the program in README's set-up section or requirements.txt, or do the work in Python.
 
 Compilers and libraries built at run time from source that the submission ships are accepted too (#1514, merged).
 
-**Ruling.** #1855 (per-group `lrzip` by subprocess, declared as a prerequisite) was merged on 29 April 2026 and stands in the leaderboard:
-accepted when declared. The letter of issue #1017 asks for a self-contained artifact.
+**Ruling.** #1855 (per-group `lrzip` by subprocess, declared as a prerequisite) was merged on 29
+April 2026 and stands in the leaderboard: accepted when declared. The letter of issue #1017 asks for
+a self-contained artifact.
 """
 
 from __future__ import annotations
@@ -35,7 +40,19 @@ from auditor.verdict import Confidence, Effect, Evidence, Policy, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
 
-QUERIES = {"nvidia-smi", "git", "hostname", "uname", "nproc", "lscpu", "free", "df", "rocm-smi", "which", "whoami"}
+QUERIES = {
+    "nvidia-smi",
+    "git",
+    "hostname",
+    "uname",
+    "nproc",
+    "lscpu",
+    "free",
+    "df",
+    "rocm-smi",
+    "which",
+    "whoami",
+}
 SYSTEM_LIBRARIES = re.compile(r"^(?:lib(?:c|m|dl|pthread|gomp|cuda|cudart|nvrtc)\b|msvcrt|kernel32)")
 INSTALLERS = {"pip", "pip3", "uv", "conda", "apt", "apt-get"}
 
@@ -108,7 +125,10 @@ class ExternalBinary(Rule):
                 Status.SUSPECT,
                 f"{_name(call)} may be run: {why}.",
                 Confidence.LOW,
-                (reading.at(call.event, "external call"), *reading.guard_evidence(call.event.undecided, "condition not decided")),
+                (
+                    reading.at(call.event, "external call"),
+                    *reading.guard_evidence(call.event.undecided, "condition not decided"),
+                ),
                 reading.call_path(call.event),
             )
         if did_not_run or fallback:
@@ -140,13 +160,18 @@ class ExternalBinary(Rule):
             declaration = reading.run.declared(name)
             source = _shipped_source(reading, name)
             if declaration is None and source is not None:
-                evidence.append(reading.log_evidence(source, 1, source, f"{name}: the source it is built from is shipped"))
+                evidence.append(
+                    reading.log_evidence(source, 1, source, f"{name}: the source it is built from is shipped")
+                )
                 parts.append(f"{name} {phase}, built from source shipped with the submission")
                 continue
             if declaration is not None:
                 evidence.append(
                     reading.log_evidence(
-                        declaration.file, declaration.line, declaration.text, f"{name} is {declaration.strength} here"
+                        declaration.file,
+                        declaration.line,
+                        declaration.text,
+                        f"{name} is {declaration.strength} here",
                     )
                 )
             elif not call.counts_code_only:
@@ -166,20 +191,24 @@ class ExternalBinary(Rule):
         )
 
     def _none(self, reading: Reading) -> Finding:
-        if reading.trace.skipped and any(index.calls_out for index in reading.opened()):
+        names = {name for index in reading.opened() for name in index.calling_names}
+        if reading.switched_off(names):
             known = {id(e.node) for e in reading.trace.of(Kind.EXTERNAL)}
             for call in _calls(reading.open_trace.of(Kind.EXTERNAL)):
                 if id(call.event.node) in known:
                     continue
-                names = sorted({s for g in call.event.guards for s in g.settings if not s.startswith("<")})
+                switches = sorted({s for g in call.event.guards for s in g.settings if not s.startswith("<")})
                 return Finding(
                     Status.LATENT,
                     f"{_name(call)} could be run, but is switched off in this run"
-                    + (f" ({', '.join(names[:3])})." if names else "."),
+                    + (f" ({', '.join(switches[:3])})." if switches else "."),
                     Confidence.MEDIUM,
-                    (reading.at(call.event, "external call, off in this run"), *reading.setting_evidence(names)),
+                    (
+                        reading.at(call.event, "external call, off in this run"),
+                        *reading.setting_evidence(switches),
+                    ),
                     reading.call_path(call.event),
-                    tuple(names),
+                    tuple(switches),
                 )
         if not reading.trace.of(Kind.EXTERNAL):
             return Finding(Status.CLEAN, "No external program or library is run or loaded.", Confidence.HIGH)
@@ -198,9 +227,7 @@ def _shipped_source(reading: Reading, name: str) -> str | None:
     """The native source in the folder that a compiler or a library loaded at run time goes back to."""
     if name not in COMPILERS and not name.endswith((".so", "shared library")) and ".so" not in name:
         return None
-    return next(
-        (f.path for f in reading.folder.files if f.name.endswith((".c", ".cc", ".cpp", ".cu", ".cxx"))), None
-    )
+    return next((f.path for f in reading.folder.files if f.name.endswith((".c", ".cc", ".cpp", ".cu", ".cxx"))), None)
 
 
 def _name(call: Call) -> str:
@@ -297,9 +324,7 @@ def _asks_for_program(guard: object) -> bool:
 _CODE_SIZE = re.compile(r"(?i)code size[^:]*(?<!un)compressed[^:]*:\s*([\d,_]+)|compressed code[^:]*:\s*([\d,_]+)")
 
 
-def _minified(
-    reading: Reading, ran: bool | None, shown: Evidence | None
-) -> tuple[bool | None, Evidence | None]:
+def _minified(reading: Reading, ran: bool | None, shown: Evidence | None) -> tuple[bool | None, Evidence | None]:
     """Whether a minifier ran, by the compressed code size in the log against that of the script as shipped."""
     place = reading.log_place(_CODE_SIZE.pattern)
     entry = reading.entry

@@ -7,21 +7,25 @@ reported evaluation. The tokens are then scored by weights that have already lea
 **Why it breaks the score.** The reported bits per byte are no longer those of a model that has not seen the text:
 every scored token took part, as a target, in an update made before it was scored (condition C3 of issue #1017).
 
-**Legal look-alikes.** Score-first test-time training: a chunk is scored, its loss is added to the reported sum, and only then
-is it trained on, for any number of epochs; per-document adapters trained on the part of the document already
-scored; global SGD over documents already scored earlier in the same pass; throw-away compile warm-up whose weights
-are dropped or restored; the same function fed with training shards; training passes that end after the reported evaluation.
-Adapting to a chunk and then scoring the same chunk inside the evaluation loop is `score-after-adapt`, not this rule.
+**Legal look-alikes.** Score-first test-time training: a chunk is scored, its loss is added to the
+reported sum, and only then is it trained on, for any number of epochs; per-document adapters
+trained on the part of the document already scored; global SGD over documents already scored earlier
+in the same pass; throw-away compile warm-up whose weights are dropped or restored; the same
+function fed with training shards; training passes that end after the reported evaluation. Adapting
+to a chunk and then scoring the same chunk inside the evaluation loop is `score-after-adapt`, not
+this rule.
 
-**How it is read.** The trace of the entry point under the run's effective configuration shows, in order, each optimiser step with the
-tokens its loss came from, and each addition to the reported sum. A step on validation tokens that is finished before
-the reported evaluation scores its first token, on weights that are used afterwards, is active. Where the function that
-steps prints something and the whole log lacks it, the code did not run and the finding is latent.
+**How it is read.** The trace of the entry point under the run's effective configuration shows, in
+order, each optimiser step with the tokens its loss came from, and each addition to the reported
+sum. A step on validation tokens that is finished before the reported evaluation scores its first
+token, on weights that are used afterwards, is active. Where the function that steps prints
+something and the whole log lacks it, the code did not run and the finding is latent.
 
 **Remedy.** Drop the phase, or score each chunk before training on it.
 
-**Ruling.** README, 20 March 2026: test-time training only on tokens already evaluated. Organiser, #1972, 2 May 2026:
-"score-after-adapt on validation data and violates the score-first/C3 rule". Settled.
+**Ruling.** README, 20 March 2026: test-time training only on tokens already evaluated. Organiser,
+#1972, 2 May 2026: "score-after-adapt on validation data and violates the score-first/C3 rule".
+Settled.
 """
 
 from __future__ import annotations
@@ -83,7 +87,10 @@ class PrequantTTT(Rule):
                 Status.SUSPECT,
                 f"An optimiser steps on validation tokens in {step.frames[-1].function}, but {why}.",
                 Confidence.LOW,
-                (reading.at(step, "trains on validation tokens"), *reading.guard_evidence(step.undecided, "condition not decided")),
+                (
+                    reading.at(step, "trains on validation tokens"),
+                    *reading.guard_evidence(step.undecided, "condition not decided"),
+                ),
                 reading.call_path(step),
                 tuple(sorted(step.settings | {s for g in step.guards for s in g.settings if s[0] != "<"})),
             )
@@ -158,7 +165,7 @@ class PrequantTTT(Rule):
 
     def _latent(self, reading: Reading) -> Finding | None:
         """The same pattern in code that this run switches off."""
-        if not reading.trace.skipped:
+        if not reading.switched_off(reading.training_names()):
             return None
         trace = reading.open_trace
         scores = trace.of(Kind.SCORE)
@@ -169,11 +176,7 @@ class PrequantTTT(Rule):
             if any(s.seq < step.seq and _share_loop(s, step) for s in scores):
                 continue
             switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
-            off = [
-                b
-                for b in reading.trace.skipped
-                if b.settings & switches and b.settings
-            ]
+            off = [b for b in reading.trace.skipped if b.settings & switches and b.settings]
             names = sorted(set().union(*(b.settings for b in off)) & switches) or sorted(switches)
             return Finding(
                 Status.LATENT,
@@ -187,7 +190,7 @@ class PrequantTTT(Rule):
         return None
 
 
-_EPOCH_LINE = re.compile(r"(?i)\b(?:ttt|adapt|finetune)[\w-]*[:_ ]+epoch\b")
+_EPOCH_LINE = re.compile(r"(?i)\b(?:ttt|adapt|finetune)[\w-]*[:_ ]+epoch[ :=]*\d")
 
 
 def _phase_in_log_only(reading: Reading) -> Evidence | None:
@@ -257,9 +260,7 @@ def _harmless(reading: Reading, step: Event) -> str | None:
         if scores and not used and not captured:
             return "the stepped weights are not used afterwards (throw-away steps)"
     else:
-        earlier = [
-            s for s in trace.of(Kind.SCORE) if s.seq < step.seq and _share_loop(s, step) and s not in scores
-        ]
+        earlier = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and _share_loop(s, step) and s not in scores]
         if earlier and not step.text:
             return "each span is scored before it is trained on, in an evaluation that is not the reported one"
     return None

@@ -1,25 +1,28 @@
 """The headline covers part of the validation set.
 
-**What it catches.** Caps, fractions, strides, random batches, first-N documents and time limits on the path of the reported number,
-under the run's effective configuration: `val_tokens[:limit]`, `min(total, max_windows)`, `for _ in range(20)`
-over random offsets, an evaluation that stops when its clock runs out and says so in the log.
+**What it catches.** Caps, fractions, strides, random batches, first-N documents and time limits on
+the path of the reported number, under the run's effective configuration: `val_tokens[:limit]`,
+`min(total, max_windows)`, `for _ in range(20)` over random offsets, an evaluation that stops when
+its clock runs out and says so in the log.
 
-**Why it breaks the score.** The contest scores the whole `fineweb_val_*` split, the fixed first 50,000 documents. A part of it has another
-difficulty and other documents: the number can't be compared, even if nothing else is wrong.
+**Why it breaks the score.** The contest scores the whole `fineweb_val_*` split, the fixed first
+50,000 documents. A part of it has another difficulty and other documents: the number can't be
+compared, even if nothing else is wrong.
 
-**Legal look-alikes.** Dropping a tail shorter than one sequence; each rank taking its share; checks during training and diagnostics on a
-subset; a document fraction of 1.0, a limit of 0 or one that is not below the number of validation tokens. A wrong or foreign
-validation file is `noncanonical-val`.
+**Legal look-alikes.** Dropping a tail shorter than one sequence; each rank taking its share; checks
+during training and diagnostics on a subset; a document fraction of 1.0, a limit of 0 or one that is
+not below the number of validation tokens. A wrong or foreign validation file is `noncanonical-val`.
 
-**How it is read.** From the log line that carries the claim back to the evaluation call that printed it, and from that call's accumulator
-back to the tokens: a selection by a bound that does not come from the length of the data is a cut. Its size is compared with the
-logged number of validation tokens. The log has its own say: bytes = val_loss / ln 2 × val_tokens / val_bpb must be near
-151.07 million.
+**How it is read.** From the log line that carries the claim back to the evaluation call that
+printed it, and from that call's accumulator back to the tokens: a selection by a bound that does
+not come from the length of the data is a cut. Its size is compared with the logged number of
+validation tokens. The log has its own say: bytes = val_loss / ln 2 * val_tokens / val_bpb must be
+near 151.07 million.
 
 **Remedy.** Evaluate every token of the split once.
 
-**Ruling.** README: validation "always runs on the full fineweb_val_* split". Organisers on #1835 (28 April 2026: first 3M tokens reported as full)
-and #2009 (20 random batches). Settled.
+**Ruling.** README: validation "always runs on the full fineweb_val_* split". Organisers on #1835
+(28 April 2026: first 3M tokens reported as full) and #2009 (20 random batches). Settled.
 """
 
 from __future__ import annotations
@@ -84,8 +87,7 @@ class EvalSubset(Rule):
             return Finding(
                 Status.CLEAN if claimed else Status.NOT_APPLICABLE,
                 f"The texts evaluated come from the data set {foreign}, not from the challenge's validation shards:"
-                " a question of noncanonical-val, not of a subset"
-                + ("." if claimed else "; and no score is claimed."),
+                " a question of noncanonical-val, not of a subset" + ("." if claimed else "; and no score is claimed."),
                 Confidence.MEDIUM,
                 (reading.at(reported.scores[0], "scored here, from another data set"),),
             )
@@ -109,7 +111,10 @@ class EvalSubset(Rule):
                 Status.ACTIVE,
                 "The reported number is the mean over a fixed number of batches at random places.",
                 Confidence.MEDIUM,
-                (reading.at(sampled[0], "scored here, from random places"), *_loop_evidence(reading, sampled[0])),
+                (
+                    reading.at(sampled[0], "scored here, from random places"),
+                    *_loop_evidence(reading, sampled[0]),
+                ),
                 reading.call_path(sampled[0]),
             )
         if coverage is not None and coverage.partial:
@@ -137,7 +142,10 @@ class EvalSubset(Rule):
                 Status.LATENT,
                 f"The reported evaluation has a limit that did not bite: {why}.",
                 Confidence.HIGH,
-                (reading.at(cut, "limit, without effect in this run"), *reading.setting_evidence(cut.settings)),
+                (
+                    reading.at(cut, "limit, without effect in this run"),
+                    *reading.setting_evidence(cut.settings),
+                ),
                 reading.call_path(cut),
                 tuple(sorted(cut.settings)),
             )
@@ -208,12 +216,16 @@ class EvalSubset(Rule):
     def _latent(self, reading: Reading) -> Finding | None:
         """A limit on the reported path that the run leaves switched off."""
         metric = reading.reported.metric
-        if metric is None or not any(s.settings for s in reading.trace.skipped):
-            return None
-        if not any(_could_cut(branch.body) for branch in reading.trace.skipped):
+        if metric is None or not reading.switched_off(
+            {"min"}, (ast.Slice, ast.Break), inside=reading.evaluation_path()
+        ):
             return None
         trace = reading.open_trace
-        same = [m for m in trace.of(Kind.METRIC) if m.node is metric.node and m.frames[-1].definition is metric.frames[-1].definition]
+        same = [
+            m
+            for m in trace.of(Kind.METRIC)
+            if m.node is metric.node and m.frames[-1].definition is metric.frames[-1].definition
+        ]
         scores = {e.seq: e for e in trace.of(Kind.SCORE)}
         for candidate in reversed(same):
             feeding = [scores[int(r[6:])] for r in candidate.roles if r.startswith("score:") and int(r[6:]) in scores]
@@ -223,7 +235,8 @@ class EvalSubset(Rule):
                     continue
                 return Finding(
                     Status.LATENT,
-                    f"A limit on what is scored exists on the reported path, but is off in this run ({', '.join(names[:3])}).",
+                    "A limit on what is scored exists on the reported path, but is off in this run"
+                    f" ({', '.join(names[:3])}).",
                     Confidence.MEDIUM,
                     (reading.at(cut, "would limit what is scored"), *reading.setting_evidence(names)),
                     reading.call_path(cut),
@@ -289,9 +302,9 @@ def _cuts(trace: Trace, scores: Sequence[Event]) -> list[Event]:
     found = []
     for event in trace.of(Kind.CUT):
         early = event.detail in ("break", "clock")
-        if early and event.loops and event.loops[-1].id in loops and event.frames[-1].id in own:
-            found.append(event)
-        elif not early and f"cut:{event.seq}" in marked:
+        if (early and event.loops and event.loops[-1].id in loops and event.frames[-1].id in own) or (
+            not early and f"cut:{event.seq}" in marked
+        ):
             found.append(event)
     return found
 
@@ -315,7 +328,9 @@ def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str
         return "may", f"a limit whose value in this run is not known{named}"
     total = coverage.tokens if coverage is not None else None
     each = max((int(r.removeprefix("per:")) for r in cut.roles if r.startswith("per:")), default=1)
-    if cut.number * each >= MOST_FULL_TOKENS or (total is not None and total >= FEWEST_FULL_TOKENS and cut.number * each >= total):
+    if cut.number * each >= MOST_FULL_TOKENS or (
+        total is not None and total >= FEWEST_FULL_TOKENS and cut.number * each >= total
+    ):
         return "idle", f"a limit of {cut.number:,.0f}{named} is not below the size of the split"
     scores = reading.reported.scores
     mark = f"cut:{cut.seq}"
@@ -358,10 +373,7 @@ def _fixed_rounds(score: Event) -> bool:
 
 
 def _loop_evidence(reading: Reading, score: Event) -> tuple[Evidence, ...]:
-    return tuple(
-        reading.evidence(score.program, loop.node, "a fixed number of rounds")
-        for loop in score.loops[-1:]
-    )
+    return tuple(reading.evidence(score.program, loop.node, "a fixed number of rounds") for loop in score.loops[-1:])
 
 
 def _bpb_figures(raw: object, path: str = "") -> list[tuple[str, float]]:
@@ -376,16 +388,6 @@ def _bpb_figures(raw: object, path: str = "") -> list[tuple[str, float]]:
     elif isinstance(raw, (float, Decimal)) and 0.05 < raw < 5 and "bpb" in path.lower() and "std" not in path.lower():
         found.append((path, float(raw)))
     return found
-
-
-def _could_cut(body: Sequence[ast.stmt]) -> bool:
-    """Whether a branch holds anything that can select a part of the data."""
-    kinds = (ast.Slice, ast.Break)
-    for statement in body:
-        for node in ast.walk(statement):
-            if isinstance(node, kinds) or (isinstance(node, ast.Name) and node.id == "min"):
-                return True
-    return False
 
 
 def _coverage(reading: Reading) -> Coverage | None:
@@ -467,7 +469,11 @@ EvalSubset.VIOLATION = (
     ),
 )
 EvalSubset.LEGAL = (
-    Example("the limit is 0; only the tail below one sequence is dropped", {"train_gpt.py": script(_EVAL)}, Status.LATENT),
+    Example(
+        "the limit is 0; only the tail below one sequence is dropped",
+        {"train_gpt.py": script(_EVAL)},
+        Status.LATENT,
+    ),
     Example(
         "a diagnostic covers a subset, the reported pass does not",
         {
