@@ -322,7 +322,7 @@ class Reading:
             return f"{entry.program.file}: {entry.program.detail or entry.program.problem}"
         handed = self.trace.of(Kind.DELEGATE)
         if handed and not self.trace.of(Kind.STEP) and not self.trace.of(Kind.SCORE):
-            return f"the script hands over to {handed[0].text}, which is not part of the submission"
+            return f"the script hands over to {handed[0].text}, which the submission does not hold"
         return None
 
     def _reported_in(self, trace: Trace) -> ReportedEvaluation:
@@ -450,28 +450,49 @@ class Reading:
         return Evidence(file=file, line=max(line, 1), column=1, snippet=text.strip()[:200], role=role)
 
     def setting_evidence(self, names: Iterable[str]) -> tuple[Evidence, ...]:
-        """Where the values of these settings were read, strongest source of each."""
+        """Where the values of these settings were read: the code's default and the strongest source beside it."""
         found: list[Evidence] = []
         for name in sorted(names):
-            values = self.values_of(name)
+            default = self.trace.defaults.get(name)
+            if default is not None:
+                program, node, value = default
+                found.append(self.evidence(program, node, f"setting {name}, {value!r} by default"))
+            values = [v for v in self.values_of(name) if v.origin != "code default"]
             if values:
                 best = values[-1]
-                found.append(
-                    Evidence(
-                        file=best.file,
-                        line=best.line,
-                        column=1,
-                        snippet=f"{name} = {best.value}"[:200],
-                        role=f"setting {name}, from the {best.origin}",
-                    )
-                )
-        return tuple(found[:6])
+                line = self.line_text(best.file, best.line)
+                if line and best.value in line:
+                    role = f"setting {name}, from the {best.origin}"
+                else:
+                    line, role = f"{name} = {best.value}", f"setting {name}, as read from the {best.origin}"
+                found.append(self.log_evidence(best.file, best.line, line, role))
+        return tuple(found[:8])
+
+    def line_text(self, path: str, line: int) -> str | None:
+        """One line of a file of the folder; None where there is none or it is too long to quote."""
+        cache: dict[str, list[str]] = self.__dict__.setdefault("_lines", {})
+        if path not in cache:
+            file = next((f for f in self.folder.files if f.path == path), None)
+            small = file is not None and file.size <= 8 * 1024 * 1024
+            cache[path] = file.text.replace("\r\n", "\n").split("\n") if file is not None and small else []
+        lines = cache[path]
+        text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+        return text if 0 < len(text) <= 400 else None
 
     def values_of(self, name: str) -> tuple[SettingValue, ...]:
-        """Every value seen for a setting, weakest first, whichever way it is named."""
+        """Every value seen for a setting, weakest first (the code's default), whichever way it is named."""
         if name.startswith("--"):
-            return self.run.setting(flag=name[2:])
-        return self.run.setting(env=name, attribute=name)
+            told = self.run.setting(flag=name[2:])
+        else:
+            told = self.run.setting(env=name, attribute=self.trace.aliases.get(name, name))
+        default = self.trace.defaults.get(name)
+        if default is None:
+            return told
+        program, node, value = default
+        line = max(getattr(node, "lineno", 1), 1)
+        if program.view == "unpacked":
+            line = program.locate(line, 1)[0]
+        return (SettingValue(value=value, origin="code default", file=program.file, line=line), *told)
 
     def call_path(self, event: Event) -> tuple[Frame, ...]:
         """The calls from the entry point to an event."""
@@ -500,12 +521,13 @@ class Reading:
             values = self.values_of(name)
             if not values:
                 continue
-            effective = (
-                self.run.effective(flag=name[2:])
-                if name.startswith("--")
-                else self.run.effective(env=name, attribute=name)
-            )
-            shown.append(Setting(name=name, value=effective.value, values=values, conflict=effective.conflict))
+            attribute = self.trace.aliases.get(name, name)
+            names = {"flag": name[2:]} if name.startswith("--") else {"env": name, "attribute": attribute}
+            effective = self.run.effective(**names)
+            in_force = effective.value
+            if in_force is None and effective.conflict is None:
+                in_force = values[-1].value
+            shown.append(Setting(name=name, value=in_force, values=values, conflict=effective.conflict))
         return RunConfig(
             script=entry.program.file if entry is not None else None,
             entry_point=self._entry_point(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 import traceback
 from collections import Counter
@@ -59,7 +60,11 @@ def main() -> None:
     numbers = [n for n in GitMirror(arguments.mirror).numbers() if int(low) <= n <= int(high or low)]
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, _open, (arguments.mirror,)) as pool:
-        rows = list(pool.imap_unordered(_one, numbers, chunksize=8))
+        rows = []
+        for row in pool.imap_unordered(_one, numbers, chunksize=4):
+            rows.append(row)
+            if len(rows) % 100 == 0:
+                print(f"{len(rows)}/{len(numbers)} {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     wall = time.perf_counter() - start
     rows.sort(key=lambda r: r["pr"])  # type: ignore[arg-type, return-value]
     if arguments.output:

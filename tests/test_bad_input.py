@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import base64
 import bz2
+import functools
 import json
 import lzma
 import os
 import random
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from auditor.submission import Change, RecordFolder, Submission, SubmissionFile,
 from auditor.verdict import Outcome, Overall, Status, Verdict
 from reports import REPORTS
 
+ROOT = Path(__file__).parent.parent
 SUBMISSIONS = Path(__file__).parent / "fixtures" / "submissions"
 BASELINE = (SUBMISSIONS / "clean-baseline" / "train_gpt.py").read_bytes()
 RULES = {"prequant-ttt", "eval-subset", "smeargate-bos-leak", "external-binary"}
@@ -68,6 +73,7 @@ UNREADABLE = {
     "not Python": b"#include <stdio.h>\nint main(void) { return 0; }\n",
     "tabs and spaces": b"if x:\n\ty = 1\n        z = 2\n      w = 3\n",
     "only a bracket": b"(",
+    "a null byte in a comment": b"# \x00\n" + BASELINE,
     "unknown coding": b"# coding: no-such-encoding\ndef f(:\n",
 }
 
@@ -95,7 +101,6 @@ READABLE = {
     "CR": BASELINE.replace(b"\n", b"\r"),
     "form feeds": BASELINE.replace(b"\n\n\n", b"\n\x0c\n\n"),
     "no newline at the end": BASELINE.rstrip(b"\n"),
-    "a null byte in a comment": b"# \x00\n" + BASELINE,
     "control characters in a comment": b"# \x1b[31mred\x1b[0m \x07\n" + BASELINE,
     "surrogates": b"# \xed\xa0\x80\n" + BASELINE,
     "shebang": b"#!/usr/bin/env python3\n" + BASELINE,
@@ -141,9 +146,9 @@ def test_fifty_megabytes_of_script(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["code", "one line"])
 def test_large_script_of_code(name: str, tmp_path: Path) -> None:
-    # Every byte of it is parsed, so not quite as large.
+    # Every byte of it becomes part of a syntax tree, which is hundreds of times as large.
     piece = HUGE[name]
-    verdict = judge(write(tmp_path, train_gpt__py=piece * (3 * 1024 * 1024 // len(piece))))
+    verdict = judge(write(tmp_path, train_gpt__py=piece * (512 * 1024 // len(piece))))
     assert Status.ACTIVE not in statuses(verdict)
 
 
@@ -196,23 +201,77 @@ def nested(levels: int, inner: bytes) -> bytes:
     return inner
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "zlib": zlib.compress,
+    "lzma": functools.partial(lzma.compress, preset=0),
+    "bz2": bz2.compress,
+}
+
+
 def bomb(compress: str) -> bytes:
-    zeros = b"\x00" * (32 * 1024 * 1024)
-    packed = {"zlib": zlib.compress, "lzma": lambda d: lzma.compress(d, preset=0), "bz2": bz2.compress}[compress]
-    data = zeros
-    # Packed twice, it grows by far more than one decompressor can be made to give.
-    data = packed(packed(data) * 40) if compress != "bz2" else packed(data)
+    """A small script that would come to more than 64 MiB of code. Packed twice, the growth is hidden."""
+    pack = PACKERS[compress]
+    code = b"x=1\n" * (1024 * 1024)
+    # zlib reads one stream only; the others any number of them, which spares the test compressing it all.
+    data = pack(pack(code * 17) if compress == "zlib" else pack(code) * 17)
     payload = base64.b85encode(data).decode()
-    step = f"{compress}.decompress"
-    inner = f"{step}({step}(b))" if compress != "bz2" else f"{step}(b) * 100"
-    return f'import {compress}, base64\nb = base64.b85decode("{payload}")\nexec({inner})\n'.encode()
+    call = f"{compress}.decompress"
+    return (
+        f'import {compress}, base64\nb = base64.b85decode("{payload}")\nexec({call}({call}(b)))\n'
+    ).encode()
 
 
-@pytest.mark.parametrize("compress", ["zlib", "lzma", "bz2"])
+@pytest.mark.parametrize("compress", PACKERS)
 def test_decompression_bombs(compress: str, tmp_path: Path) -> None:
     verdict = judge(write(tmp_path, train_gpt__py=bomb(compress)))
     assert statuses(verdict) == {Status.UNKNOWN}
     assert verdict.verdict is Overall.NEEDS_REVIEW
+    assert all("64 MiB" in reason for reason in reasons(verdict))
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from auditor.engine import audit
+from auditor.sources import open_submission
+print(audit(open_submission(sys.argv[1])).verdict.value)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a bound on memory")
+@pytest.mark.parametrize("packed", [False, True], ids=["shipped", "packed"])
+def test_a_syntax_tree_of_gigabytes_is_not_built(packed: bool, tmp_path: Path) -> None:
+    """Valid code within the bound on bytes still makes a tree some 600 times its size."""
+    script = b"x=1\n" * (4 * 1024 * 1024)
+    if packed:
+        payload = base64.b85encode(zlib.compress(zlib.compress(script))).decode()
+        inner = "zlib.decompress(zlib.decompress(base64.b85decode(p)))"
+        script = f'import zlib, base64\np = "{payload}"\nexec({inner})\n'.encode()
+    folder = write(tmp_path, train_gpt__py=script)
+    command = [sys.executable, "-c", LIMITED, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-300:]
+    verdict, mebibytes = done.stdout.split()
+    assert verdict == "needs-review"
+    assert int(mebibytes) < 1500
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import os\nexec(os.environ['CODE'])\n",
+        "import urllib.request\nexec(urllib.request.urlopen('https://example.org/train.py').read())\n",
+        "import zlib\nexec(zlib.decompress(open('/data/code.bin', 'rb').read()))\n",
+        f"import bz2\nb = {bz2.compress(b'x=1;' * 1000)!r}\nexec(bz2.decompress(b) * 10**7)\n",
+    ],
+    ids=["environment", "network", "file elsewhere", "too large"],
+)
+def test_code_that_can_not_be_seen_is_not_called_clean(script: str, tmp_path: Path) -> None:
+    log = (SUBMISSIONS / "clean-baseline" / "train_seed42.log").read_bytes()
+    verdict = judge(write(tmp_path, train_gpt__py=script, train_seed42__log=log))
+    assert verdict.verdict is Overall.NEEDS_REVIEW
+    assert Status.CLEAN not in statuses(verdict), reasons(verdict)
 
 
 def test_more_stages_than_are_followed(tmp_path: Path) -> None:

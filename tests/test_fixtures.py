@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +21,7 @@ from auditor.submission import Change, SubmissionFile
 from auditor.unpack import read_program
 from auditor.verdict import Effect, Evidence, Outcome, Policy, Status, Verdict
 
+ROOT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures"
 SUBMISSIONS = FIXTURES / "submissions"
 
@@ -79,6 +83,30 @@ def test_same_input_same_bytes(name: str) -> None:
     assert first.model_dump_json() == second.model_dump_json()
     assert first.digest == first.with_digest().digest
     assert len(first.digest) == 64
+
+
+DIGESTS = """
+import sys
+from auditor.engine import audit
+from auditor.sources import open_submission
+for folder in sys.argv[1:]:
+    print(audit(open_submission(folder)).digest)
+"""
+
+
+def test_same_bytes_whatever_the_hash_seed() -> None:
+    """Sets of strings come in another order in each process; nothing of that may show."""
+    folders = [str(SUBMISSIONS / name) for name in NAMES]
+    digests = set()
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", DIGESTS, *folders],
+            env=environment, capture_output=True, text=True, check=True, cwd=ROOT,
+        )  # fmt: skip
+        digests.add(done.stdout)
+    assert len(digests) == 1
+    assert digests.pop().split() == [verdict(name).digest for name in NAMES]
 
 
 def test_digest_follows_the_content(tmp_path: Path) -> None:

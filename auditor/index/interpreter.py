@@ -64,7 +64,7 @@ SAME_OBJECT = {
 IDENTITY_CALLS = {
     "torch.compile", "torch.jit.script", "torch.jit.trace", "torch.nn.parallel.DistributedDataParallel",
     "torch.nn.DataParallel", "torch._dynamo.disable", "torch._dynamo.optimize", "torch.compiler.disable",
-    "torch.distributed.fsdp.FullyShardedDataParallel", "functools.wraps", "functools.lru_cache", "functools.cache",
+    "torch.distributed.fsdp.FullyShardedDataParallel", "functools.lru_cache", "functools.cache",
     "torch.no_grad", "torch.inference_mode", "torch.enable_grad", "staticmethod", "classmethod", "property",
     "deepspeed.initialize", "dataclasses.dataclass", "typing.cast",
 }  # fmt: skip
@@ -577,7 +577,11 @@ class Interpreter:
             known = text
         elif isinstance(known, str) and known not in ("", "None") and value.text is None:
             return value  # a printed object, not a literal
+        # One setting under two names: the log prints the attribute, the code reads the variable.
         settings = value.settings | {name}
+        if len(value.settings) == 1:
+            settings = value.settings
+            self.trace.aliases.setdefault(next(iter(settings)), name)
         if isinstance(value, Const) and isinstance(value.value, bool) and known in (0, 1):
             known = bool(known)
         return Const(value=known, settings=settings, roles=value.roles)
@@ -646,11 +650,26 @@ class Interpreter:
         return NEXT
 
     def s_match(self, node: ast.Match, scope: Scope) -> None:
-        self.eval(node.subject, scope)
+        subject = self.eval(node.subject, scope)
+        before = scope.names
+        merged = dict(before)
         for case in node.cases:
+            scope.names = dict(before)
+            for part in ast.walk(case.pattern):
+                name = getattr(part, "name", None) or getattr(part, "rest", None)
+                if isinstance(name, str):
+                    scope.names[name] = Value(roles=subject.roles, settings=subject.settings)
             self.guards.append(Guard(node.subject, self.program, None, EMPTY))
-            self.block(case.body, scope)
-            self.guards.pop()
+            try:
+                self.block(case.body, scope)
+            finally:
+                self.guards.pop()
+            for name, value in scope.names.items():
+                if merged.get(name) is not value:
+                    merged[name] = join(merged.get(name), value)
+        scope.names = before
+        before.clear()
+        before.update(merged)
 
     def bind(self, target: ast.expr, value: Value, scope: Scope) -> None:
         if isinstance(target, ast.Name):
@@ -825,6 +844,10 @@ class Interpreter:
             found = holder.lookup(name)
             if found is None:
                 return Const(value=holder.name) if name == "__name__" else Value()
+            if isinstance(found, Function) and "classmethod" in found.roles:
+                method = _copy_function(found)
+                method.receiver = holder
+                return method
             return found
         if isinstance(holder, Function):
             return Value(roles=holder.roles)
@@ -837,7 +860,9 @@ class Interpreter:
         if isinstance(node.slice, ast.Slice):
             return self.slice(node, holder, node.slice, scope)
         if isinstance(node.slice, ast.Tuple) and any(isinstance(e, ast.Slice) for e in node.slice.elts):
-            first = node.slice.elts[0]
+            # A leading None only adds an axis.
+            axes = [e for e in node.slice.elts if not (isinstance(e, ast.Constant) and e.value is None)]
+            first = axes[0] if axes else node.slice.elts[0]
             for part in node.slice.elts:
                 if not isinstance(part, ast.Slice):
                     self.eval(part, scope)
@@ -926,6 +951,8 @@ class Interpreter:
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
             return None
         if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
+            if not _is_small(upper.value):
+                return None
             return (float(upper.value), upper.settings, "slice") if upper.value > 0 else None
         if "val.len" in upper.roles or any(r.startswith("cut:") for r in upper.roles):
             return None
@@ -1253,6 +1280,8 @@ class Interpreter:
         self, node: ast.Call, holder: Value, name: str, arguments: list[Value], keywords: dict[str, Value]
     ) -> Value | None:
         if isinstance(holder, Object):
+            if isinstance(holder.kind, External) and holder.kind.name.startswith("argparse."):
+                return self.argument_parser(node, holder, name, arguments, keywords)
             self.touch(holder)
             serial = holder.serial
             own = holder.kind.lookup(name) if isinstance(holder.kind, Class) else None
@@ -1301,14 +1330,12 @@ class Interpreter:
                     self.step_event(node, Value(roles=owned), self.pending)
                 return result
             return None
-            if isinstance(holder.kind, External) and holder.kind.name.startswith("argparse."):
-                return self.argument_parser(holder, name, arguments, keywords)
         if isinstance(holder, (Seq, Mapping)):
             return self.container_method(node, holder, name, arguments, keywords)
         return None
 
     def argument_parser(
-        self, parser: Object, name: str, arguments: list[Value], keywords: dict[str, Value]
+        self, node: ast.AST, parser: Object, name: str, arguments: list[Value], keywords: dict[str, Value]
     ) -> Value | None:
         """``add_argument`` declares a setting; ``parse_args`` yields them as launched."""
         if name == "add_argument":
@@ -1319,6 +1346,8 @@ class Interpreter:
             action = keywords.get("action")
             kind = str(action.value) if isinstance(action, Const) else ""
             default = keywords.get("default")
+            if isinstance(default, Const):
+                self.trace.defaults.setdefault(f"--{long.lstrip('-')}", (self.program, node, str(default.value)[:200]))
             if default is None:
                 default = Const(value={"store_true": False, "store_false": True}.get(kind))
             flag = long.lstrip("-")
@@ -1613,6 +1642,8 @@ class Interpreter:
             return Value(roles=default.roles if default else EMPTY, settings=key.settings)
         name = key.value
         settings = frozenset({name})
+        if isinstance(default, Const) and name not in self.trace.defaults:
+            self.trace.defaults[name] = (self.program, node, str(default.value)[:200])
         if name in TORCHRUN:
             world = self.configuration.world_size() if self.configuration is not None else None
             sized = world is not None and name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -2035,7 +2066,7 @@ class Interpreter:
             if isinstance(part, ast.FormattedValue):
                 value = self.eval(part.value, scope)
                 values.append(value)
-                if isinstance(value, Const) and part.format_spec is None and isinstance(value.value, (str, int)):
+                if isinstance(value, Const) and part.format_spec is None and _is_small(value.value):
                     pieces.append(str(value.value))
                 elif value.text is not None:
                     pieces.append(value.text)
@@ -2199,7 +2230,7 @@ def _x_getattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value],
             result = join(result, i.attribute(option, name, n))
         else:
             fallback = a[2]
-            if (isinstance(option, Object) and not option.is_module) or isinstance(option, Object):
+            if isinstance(option, (Object, Class)):
                 result = join(result, fallback)
             else:
                 result = join(result, Value(roles=option.roles, settings=fallback.settings))
@@ -2273,11 +2304,17 @@ def _x_delegate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value]
         found = i.sibling(name)
         if found is not None:
             return found
-    if files or f.name == "runpy.run_module":
+    if f.name == "exec" and not files and not (a and isinstance(a[0], Const)):
+        i.emit(Kind.DELEGATE, n, text="code that is only made when it runs")
+    elif files or f.name == "runpy.run_module":
         i.emit(Kind.DELEGATE, n, text=(files or texts or ["another file"])[0].rsplit("/", 1)[-1])
     elif f.name in ("importlib.import_module", "__import__") and texts:
         return External(name=_canonical(texts[0]))
     return Value(roles=roles_of(a))
+
+
+def _x_wraps(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return External(name="functools.wraps.decorator")
 
 
 def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2307,7 +2344,8 @@ EXTERNALS: dict[str, Handler] = {
     "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
     "torch.distributed.is_initialized": _x_true, "copy.deepcopy": _x_deepcopy, "copy.copy": _x_deepcopy,
     "functools.partial": _x_partial, "super": _x_super, "open": _x_open, "argparse.ArgumentParser": _x_parser,
-    "vars": _x_vars, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
+    "vars": _x_vars,
+    "functools.wraps": _x_wraps, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
     "runpy.run_module": _x_delegate, "importlib.import_module": _x_delegate, "__import__": _x_delegate,
     "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
     "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_first, "torch.from_numpy": _x_first,
@@ -2339,6 +2377,11 @@ EXPRESSIONS: dict[type[ast.expr], Any] = {
 
 
 # -- small helpers -------------------------------------------------------------------------------------------
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a constant can be printed and compared without surprise."""
+    return isinstance(value, str) or (isinstance(value, (int, float)) and abs(value) < 10**18)
 
 
 def _known_slice(*bounds: Value | None) -> slice | None:

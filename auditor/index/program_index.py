@@ -175,7 +175,20 @@ class ProgramIndex:
 
     @cached_property
     def _mixing(self) -> set[int]:
-        return self._closure({i for i, f in self.functions.items() if f.shifts or self._attends(f)})
+        """Functions that attend or mix positions; in a network, also those of its parts."""
+        direct = {i for i, f in self.functions.items() if f.shifts or self._attends(f)}
+        members: dict[str, list[FunctionFacts]] = {}
+        for cls in self.classes:
+            own = [self.functions[id(s)] for s in cls.body if isinstance(s, FunctionNode)]
+            members.setdefault(cls.name, []).extend(own)
+        mixing = {name for name, own in members.items() if any(id(f.node) in direct for f in own)}
+        todo = True
+        while todo:
+            more = {name for name, own in members.items() if name not in mixing and any(f.names & mixing for f in own)}
+            mixing |= more
+            todo = bool(more)
+        direct |= {id(f.node) for name in mixing for f in members[name] if f.node.name != "__init__"}
+        return self._closure(direct)
 
     @cached_property
     def has_shift(self) -> bool:

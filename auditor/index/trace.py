@@ -127,6 +127,10 @@ class Trace:
     """loop id → time at which it was left."""
     restores: list[tuple[int, int, int]] = field(default_factory=list)
     """(time, object serial, time of the saved state) for each full restore of a saved state."""
+    defaults: dict[str, tuple[Program, ast.AST, str]] = field(default_factory=dict)
+    """setting → where the code reads it, and its default there."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """setting → the attribute under which logs print it."""
     truncated: str | None = None
     """Why the trace stops early, if it does."""
 

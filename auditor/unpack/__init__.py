@@ -16,7 +16,7 @@ from typing import Literal
 from auditor.submission import SubmissionFile
 from auditor.unpack.evaluate import Evaluator, Run, Stage, code_size, may_run_code, payload_share
 from auditor.unpack.limits import Budget
-from auditor.unpack.source import Source, parse, read_source
+from auditor.unpack.source import TOO_LARGE, Source, parse, read_source
 from auditor.unpack.values import ROOT, Files
 
 __all__ = ["Program", "read_program"]
@@ -130,7 +130,9 @@ def read_program(file: SubmissionFile, siblings: Mapping[str, SubmissionFile]) -
 
 
 def _shipped(path: str, source: Source) -> Program:
-    problem: Problem | None = None if source.error is None else "broken-script"
+    problem: Problem | None = None
+    if source.error is not None:
+        problem = "opaque-code" if source.error.startswith(TOO_LARGE) else "broken-script"
     detail = "; ".join(filter(None, (source.error, source.note))) or None
     return Program(path, source.text, source.tree, "shipped", (), problem, detail, source.rewritten)
 

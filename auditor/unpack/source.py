@@ -7,7 +7,6 @@ import codecs
 import re
 from dataclasses import dataclass
 
-from auditor.submission import MAX_FILE_BYTES
 from auditor.unpack.newer import PARSE_ERRORS, NewerSyntaxError, TooDeepError, parse_newer, quiet_parse
 
 _BOMS = (
@@ -17,6 +16,10 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+MAX_CODE = 2**20
+"""Characters of code, long literals left out, that are parsed: a syntax tree takes up to 700 times as much."""
+TOO_LARGE = "the text is too large to be parsed"
+_LONG_LITERAL = re.compile(r"[^\s'\"\\,;=()]{200,}")
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _BLANK = re.compile(rb"^[ \t\f]*(?:#.*)?$")
 
@@ -77,8 +80,8 @@ def parse(text: str, note: str | None = None) -> Source:
     if "\0" in text:
         line, column = position(text, text.index("\0"))
         return Source(text, None, False, f"null byte at {line}:{column}", note)
-    if len(text) > MAX_FILE_BYTES:
-        return Source(text, None, False, "the text is too large to be parsed", note)
+    if len(text) > MAX_CODE and len(_LONG_LITERAL.sub("", text)) > MAX_CODE:
+        return Source(text, None, False, f"{TOO_LARGE}: more than {MAX_CODE // 2**20} MiB of code", note)
     try:
         return Source(text, quiet_parse(text), False, None, note)
     except SyntaxError as error:

@@ -403,7 +403,8 @@ def _coverage(reading: Reading) -> Coverage | None:
         implied = None
         if label is not None and label.val_loss and label.value:
             implied = label.val_loss / math.log(2) * tokens / label.value
-        evidence = reading.log_evidence(run.file, told.line, f"val_tokens {tokens}", "validation tokens, as logged")
+        line = reading.line_text(run.file, told.line) or f"val_tokens {tokens}"
+        evidence = reading.log_evidence(run.file, told.line, line, "validation tokens, as logged")
         return Coverage(tokens, implied, evidence)
     place = reading.log_place(_SCORED_TOKENS.pattern)
     match = _SCORED_TOKENS.search(place[2]) if place is not None else None
