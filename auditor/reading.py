@@ -224,8 +224,7 @@ class Reading:
         return forced
 
     def _in_logs(self, text: str) -> bool:
-        literal = max(text.split(HOLE), key=len).strip()
-        return len(literal) >= 8 and bool(self.run.find(literal)) and bool(self.log_lines_like(text))
+        return len(max(text.split(HOLE), key=len).strip()) >= 8 and bool(self.log_lines_like(text))
 
     def _trace(
         self, relative: str, *, open_guards: bool = False, forced: dict[int, bool | None] | None = None
@@ -351,8 +350,14 @@ class Reading:
 
     def log_lines_like(self, text: str) -> list[tuple[str, int, str]]:
         """Lines of the claim's logs that a print of the partly known ``text`` can have produced."""
-        pattern = _pattern(text)
-        return self.run.find(re.compile(pattern)) if pattern is not None else []
+        cache: dict[str, list[tuple[str, int, str]]] = self.__dict__.setdefault("_lines_like", {})
+        if text not in cache:
+            pattern = _pattern(text)
+            # The longest known piece is looked up first: a plain text is found much faster than a pattern.
+            literal = max(re.split(rf"[\s{HOLE}]+", _longest_line(text)), key=len)
+            hits = self.run.find(literal) if pattern is not None else []
+            cache[text] = [hit for hit in hits if pattern is not None and re.search(pattern, hit[2])]
+        return cache[text]
 
     def log_place(self, pattern: str) -> tuple[str, int, str] | None:
         """The first line of the claim's logs that matches."""
@@ -374,11 +379,11 @@ class Reading:
             for e in self.trace.events
             if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text and not e.undecided and _pattern(e.text)
         }
-        patterns = [p for text in sorted(always) if (p := _pattern(text)) is not None][:40]
-        if len(patterns) < 4:
+        texts = sorted(t for t in always if t is not None)[:40]
+        if len(texts) < 4:
             return False
-        hits = sum(1 for p in patterns if self.run.find(re.compile(p)))
-        return hits * 10 >= len(patterns) * 6
+        hits = sum(1 for t in texts if self.log_lines_like(t))
+        return hits * 10 >= len(texts) * 6
 
     def ran(self, event: Event) -> tuple[bool | None, Evidence | None]:
         """Whether the logs show that ``event`` happened: by the texts its function always prints around it."""
@@ -389,15 +394,15 @@ class Reading:
                 near = [m for m in near if m.guards and _same_branch(m, event)]
             else:
                 near = [m for m in near if _implied(m, event)]
-            told = [(m, p) for m in near if (p := _pattern(m.text or "")) is not None]
+            told = [m for m in near if _pattern(m.text or "") is not None]
             if not told:
                 continue
-            for message, pattern in told:
-                place = self.log_place(pattern)
-                if place is None:
+            for message in told:
+                lines = self.log_lines_like(message.text or "")
+                if not lines:
                     continue
                 if set(_undecided(event)) <= set(_guards(message)) and not event.fallible:
-                    return True, self.log_evidence(*place, role="the log shows that this ran")
+                    return True, self.log_evidence(*lines[0], role="the log shows that this ran")
                 return None, None
             return (False, None) if self.log_is_whole else (None, None)
         return None, None
@@ -613,10 +618,14 @@ class _Siblings:
         return self.reading.index(path) if path is not None else self.reading.bundled.get(name)
 
 
+def _longest_line(text: str) -> str:
+    """The longest line of a text that may print several, without unknown parts at its ends."""
+    return max((line.strip() for line in text.split("\n")), key=len).strip(f" \t\r{HOLE}")
+
+
 def _pattern(text: str) -> str | None:
     """A regular expression for what a partly known text prints; None if too little of it is known."""
-    longest = max((piece.strip() for piece in text.split("\n")), key=len)
-    pieces = longest.split(HOLE)
+    pieces = _longest_line(text).split(HOLE)
     if sum(c.isalnum() for piece in pieces for c in piece) < 6:
         return None
     return ".*?".join(re.escape(re.sub(r"\s+", " ", p)) for p in pieces).replace(r"\ ", r"\s+")

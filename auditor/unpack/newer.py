@@ -409,6 +409,42 @@ def _bracket_excepts(text: str) -> tuple[str, list[int]]:
     return "\n".join(lines), sorted(offsets)
 
 
+def _newer(text: str) -> ast.Module:
+    """Parse ``text`` by way of LibCST."""
+    try:
+        return _with_room(lambda: _covered(text))
+    except cst.CSTValidationError:
+        # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
+        spaced, blanks = _spaced(text)
+        return _unspaced(_with_room(lambda: _covered(spaced)), text, blanks)
+
+
+_PIECE = re.compile(r"^(?=def |class |async def |@)", re.MULTILINE)
+
+
+def _by_piece(text: str) -> ast.Module | None:
+    """Parse ``text`` cut before its top-level functions and classes, so that LibCST, which is slow, only sees those
+    that need it. None where that does not work out, as with a string that a cut falls into.
+    """
+    begins = [m.start() for m in _PIECE.finditer(text) if m.start() > 0]
+    # A decorator stays with what it decorates.
+    begins = [b for b in begins if not text.startswith("@", text.rfind("\n", 0, b - 1) + 1)]
+    cuts = [0, *begins, len(text)]
+    body: list[ast.stmt] = []
+    for begin, end in pairwise(cuts):
+        piece = text[begin:end]
+        try:
+            try:
+                tree = quiet_parse(piece)
+            except SyntaxError:
+                tree = _newer(piece)
+        except (*PARSE_ERRORS, cst.ParserSyntaxError, cst.CSTValidationError):
+            return None
+        _shift(tree, text.count("\n", 0, begin), 0)
+        body += tree.body
+    return ast.Module(body=body, type_ignores=[])
+
+
 def parse_newer(text: str) -> ast.Module:
     """Parse ``text``, which ``ast.parse`` rejected and whose line ends are all "\\n".
 
@@ -423,12 +459,9 @@ def parse_newer(text: str) -> ast.Module:
             pass
     check_nesting(bracketed)
     try:
-        try:
-            tree = _with_room(lambda: _covered(bracketed))
-        except cst.CSTValidationError:
-            # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
-            spaced, blanks = _spaced(bracketed)
-            tree = _unspaced(_with_room(lambda: _covered(spaced)), bracketed, blanks)
+        tree = _by_piece(bracketed)
+        if tree is None:
+            tree = _newer(bracketed)
         return _unspaced(tree, text, brackets)
     except cst.ParserSyntaxError as error:
         message = re.sub(r"^.*error at \d+:\d+: ", "", error.message.splitlines()[0])

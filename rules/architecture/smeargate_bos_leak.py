@@ -197,7 +197,7 @@ def _first_by_place(events: Iterable[Event]) -> list[Event]:
 
 def _mentions_isolation(reading: Reading) -> bool:
     """Whether any code that was read could keep documents apart."""
-    words = ("varlen", "cu_seqlens", "block_mask", "flex_attention", "attn_mask", "doc_id")
+    words = ("varlen", "cu_seqlens", "block_mask", "flex_attention", "document_mask", "doc_mask")
     return any(
         any(word in name for word in words)
         for index in reading.opened()

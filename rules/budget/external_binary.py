@@ -29,12 +29,13 @@ a self-contained artifact.
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
 
 from auditor.index.trace import Event, Kind
-from auditor.index.values import Const, Seq, Value, options_of
+from auditor.index.values import HOLE, Const, Seq, Value, options_of
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Policy, Status
 from rules.base import Example, Finding, Rule
@@ -50,11 +51,15 @@ QUERIES = {
     "free",
     "df",
     "rocm-smi",
+    "amd-smi",
     "which",
+    "where",
     "whoami",
 }
 SYSTEM_LIBRARIES = re.compile(r"^(?:lib(?:c|m|dl|pthread|gomp|cuda|cudart|nvrtc)\b|msvcrt|kernel32)")
-INSTALLERS = {"pip", "pip3", "uv", "conda", "apt", "apt-get"}
+CPP_EXTENSION = "c++ (torch.utils.cpp_extension)"
+INSTALLERS = {"pip", "pip3", "uv", "conda", "ensurepip"}
+LAUNCHERS = {"torchrun", "deepspeed", "accelerate"}
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,10 @@ class ExternalBinary(Rule):
                 evidence.append(shown)
             settings |= {s for g in call.event.guards for s in g.settings if not s.startswith("<")}
             declaration = reading.run.declared(name)
-            source = _shipped_source(reading, name)
+            source = _own_source(reading, name)
             if declaration is None and source is not None:
-                evidence.append(
-                    reading.log_evidence(source, 1, source, f"{name}: the source it is built from is shipped")
-                )
-                parts.append(f"{name} {phase}, built from source shipped with the submission")
+                evidence.append(source)
+                parts.append(f"{name} {phase}, built from the submission's own source")
                 continue
             if declaration is not None:
                 evidence.append(
@@ -220,18 +223,35 @@ class ExternalBinary(Rule):
         )
 
 
-COMPILERS = {"gcc", "g++", "cc", "c++", "clang", "clang++", "nvcc", "make", "c++ (torch.utils.cpp_extension)"}
+COMPILERS = {"gcc", "g++", "cc", "c++", "clang", "clang++", "nvcc", "cl", "make", CPP_EXTENSION}
+NATIVE_SOURCE = (".c", ".cc", ".cpp", ".cu", ".cxx")
+_NATIVE_TEXT = re.compile(r"#include\s*[<\"]|extern\s+\"C\"|__global__")
 
 
-def _shipped_source(reading: Reading, name: str) -> str | None:
-    """The native source in the folder that a compiler or a library loaded at run time goes back to."""
-    if name not in COMPILERS and not name.endswith((".so", "shared library")) and ".so" not in name:
+def _own_source(reading: Reading, name: str) -> Evidence | None:
+    """The native source, shipped or in a string of the script, that a compiler or a library made from it goes back to.
+
+    A library that is shipped as a binary has no such source.
+    """
+    library = ".so" in name or name.endswith((".dll", ".dylib", "shared library"))
+    if name not in COMPILERS and not library:
         return None
-    return next((f.path for f in reading.folder.files if f.name.endswith((".c", ".cc", ".cpp", ".cu", ".cxx"))), None)
+    if library and any(f.name == name for f in reading.folder.files):
+        return None
+    role = f"{name}: the source it is built from is the submission's own"
+    for file in reading.folder.files:
+        if file.name.endswith(NATIVE_SOURCE):
+            first = next((line for line in file.text.split("\n") if line.strip()), file.name)
+            return reading.log_evidence(file.path, file.text.split("\n").index(first) + 1, first, role)
+    for index in reading.opened():
+        for node in ast.walk(index.program.tree) if index.program.tree is not None else ():
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _NATIVE_TEXT.search(node.value):
+                return reading.evidence(index.program, node, role)
+    return None
 
 
 def _name(call: Call) -> str:
-    return call.program or "an external program"
+    return call.program.replace(HOLE, "…") or "an external program"
 
 
 def _calls(events: list[Event]) -> list[Call]:
@@ -248,27 +268,27 @@ def _program(event: Event) -> str | None:
     """The program that a call runs; "" when it can't be resolved, None when it does not count."""
     api = event.text or ""
     if "load_inline" in api or "cpp_extension" in api:
-        return "c++ (torch.utils.cpp_extension)"
+        return CPP_EXTENSION
     words = _words(event.value)
     if "ctypes" in api or "load_library" in api or "cdll" in api or "dlopen" in api or "cffi" in api.lower():
         name = words[0].rsplit("/", 1)[-1] if words else ""
         if event.value is None or _is_none(event.value) or SYSTEM_LIBRARIES.match(name):
             return None
-        return name or "a shared library"
+        return name if re.search(r"\.(?:so|dll|dylib)\b", name) else "a shared library"
     if api.endswith((".PIPE", ".DEVNULL", ".STDOUT")):
         return None
     if not words:
         return ""
     program = words[0].rsplit("/", 1)[-1]
-    if program in QUERIES:
+    if program in QUERIES or program in LAUNCHERS:
         return None
-    if program in ("python", "python3", "\x00"):
+    if program in ("python", "python3", HOLE):
         if "-m" in words[1:3]:
             module = words[words.index("-m") + 1 :]
-            return module[0] if module else ""
+            return module[0] if module and module[0] in INSTALLERS else None
         if any(w.endswith(".py") for w in words[1:4]):
             return None  # starts another Python script: a launcher, not a foreign program
-        return "" if program == "\x00" else program
+        return "" if program == HOLE else program
     if program in ("sh", "bash"):
         inner = words[words.index("-c") + 1 :] if "-c" in words else []
         first = _split(inner[0])[:1] if inner else []
@@ -281,7 +301,7 @@ def _is_none(value: Value) -> bool:
 
 
 def _words(value: Value | None) -> list[str]:
-    """The words of a command, with \\x00 for what is not known."""
+    """The words of a command, with HOLE for what is not known."""
     if value is None:
         return []
     value = options_of(value)[0]
@@ -297,8 +317,8 @@ def _words(value: Value | None) -> list[str]:
 def _word(value: Value) -> str:
     value = options_of(value)[0]
     if isinstance(value, Const):
-        return str(value.value)
-    return value.text or "\x00"
+        return str(value.value)[:200]
+    return value.text or HOLE
 
 
 def _split(text: str) -> list[str]:
@@ -314,8 +334,6 @@ def _fires_anyway(event: Event) -> bool:
 
 
 def _asks_for_program(guard: object) -> bool:
-    import ast
-
     node = getattr(guard, "node", None)
     text = ast.unparse(node) if isinstance(node, ast.expr) else ""
     return "which" in text or "exists" in text or "is_file" in text or text.isidentifier()
