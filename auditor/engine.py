@@ -71,7 +71,7 @@ def audit(
         if progress is not None:
             progress(f"reading {folder.path or 'the submission'}")
         judged.append(_judge(submission, folder, chosen, policy))
-    # Of equals the last by name, which starts with a date, is the newest.
+    # Of equals the last by name, which starts with a date, is the newest; stacked branches carry older ones along.
     judged.sort(key=lambda j: (j[0], j[2].folder), reverse=True)
     notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
     if not judged:
@@ -83,10 +83,13 @@ def audit(
             f"The pull request touches {len(judged)} record folders; the claim is taken from {main.folder},"
             f" {_why(judged[0][1])}."
         )
-    verdicts = [main.verdict, *(o.verdict for o in others)]
-    worst = next(v for v in Overall if v in verdicts)
+    # Folders that come along (stacked branches, older attempts) are judged and shown, but are not what is claimed.
+    if any(o.verdict is Overall.VIOLATIONS_FOUND for o in others) and main.verdict is not Overall.VIOLATIONS_FOUND:
+        notes.append(
+            "Violations were found in another record folder of this pull request, not in the one with the claim."
+        )
     return Verdict(
-        verdict=worst,
+        verdict=main.verdict,
         policy=policy,
         submission=_info(submission, main.folder, main.track, notes),
         run_config=main.run_config,
@@ -136,7 +139,6 @@ def _claim_weight(reading: Reading) -> int:
     added = any(f.change == "added" and f.path.endswith(".py") for f in reading.folder.files)
     weight = 0
     weight += 8 if reading.run.claim.val_bpb is not None else 0
-    weight += 4 if reading.run.logs else 0
     weight += 2 if reading.folder.track == "record" else 0
     weight += 16 if added else 0
     weight += 1 if reading.python_files else 0

@@ -356,7 +356,11 @@ class Reading:
             # The longest known piece is looked up first: a plain text is found much faster than a pattern.
             literal = max(re.split(rf"[\s{HOLE}]+", _longest_line(text)), key=len)
             hits = self.run.find(literal) if pattern is not None else []
-            cache[text] = [hit for hit in hits if pattern is not None and re.search(pattern, hit[2])]
+            cache[text] = [
+                hit
+                for hit in hits
+                if pattern is not None and re.search(pattern, hit[2]) and not _SOURCE_LINE.search(hit[2])
+            ]
         return cache[text]
 
     def log_place(self, pattern: str) -> tuple[str, int, str] | None:
@@ -616,6 +620,10 @@ class _Siblings:
     def get(self, name: str, /) -> ProgramIndex | None:
         path = self.paths.get(name)
         return self.reading.index(path) if path is not None else self.reading.bundled.get(name)
+
+
+_SOURCE_LINE = re.compile(r"""\bf["']|\b(?:print|log\w*)\(""")
+"""Lines of source code that a log dumped, where the dump was not recognised as one."""
 
 
 def _longest_line(text: str) -> str:

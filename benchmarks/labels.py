@@ -90,13 +90,12 @@ def rulings(auditor: Auditor, path: Path, strengths: set[str], verbose: bool) ->
         verdict = auditor(row["pr"])
         if verdict is None:
             continue
-        everything = [*verdict.outcomes, *(o for f in verdict.other_folders for o in f.outcomes)]
         if slug == "*":
             wrong = [o for o in verdict.outcomes if o.effect is Effect.VIOLATION]
             result = "disagree" if wrong else "agree"
             detail = "; ".join(f"{o.rule}: {o.reason}" for o in wrong)
         else:
-            found = [o for o in everything if o.rule == slug]
+            found = [o for o in verdict.outcomes if o.rule == slug]
             active = any(o.status.value == "active" for o in found)
             undecided = not active and any(o.status.value in UNDECIDED for o in found)
             agrees = active == (row["expected"] == "violation")

@@ -88,6 +88,8 @@ LIBRARY_CALLS = (
     "torch.classes.load_library", "numpy.ctypeslib.load_library",
 )  # fmt: skip
 CFFI = ("dlopen", "verify", "set_source", "compile")
+# What a network kept from other passes (caches, buffers) says nothing about the data of this one.
+OF_THE_PASS = frozenset({"prev", "boundary", "tokens", "val", "train", "foreign", "whole", "random"})
 PASS_ROLES = frozenset({"boundary", "maybe-none"})
 RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
@@ -921,7 +923,7 @@ class Interpreter:
         roles = holder.roles
         # A slice that starts at a place worked out at run time is one piece of many, not the part that is kept.
         moving = any(b is not None and "iter" in b.roles for b in (lower, upper)) or (
-            lower is not None and not isinstance(lower, Const)
+            part.lower is not None and not isinstance(part.lower, ast.Constant)
         )
         whole = "whole" in roles or "val.len" in roles or any(r.startswith("score:") for r in roles)
         if whole and not moving:
@@ -1076,7 +1078,7 @@ class Interpreter:
             entered = self.enter(function, arguments, keywords, node, force=True)
             roles |= entered.roles
         elif self.follow_passes and index.mixes(function.node):
-            roles |= self.follow(function, arguments, keywords, node, given) - {"prev", "boundary", "tokens"}
+            roles |= self.follow(function, arguments, keywords, node, given) - OF_THE_PASS
         return Value(roles=_through_call(roles) | {"nn"}, settings=settings_of(values))
 
     def follow(

@@ -77,6 +77,9 @@ class PrequantTTT(Rule):
             if undecided and ran is None:
                 open_questions.append((step, "a setting on the path is not known for this run"))
                 continue
+            if "train" in step.roles:
+                open_questions.append((step, "the same loss also comes from training tokens"))
+                continue
             if first is None:
                 open_questions.append((step, "no evaluation that prints a result was found to order it against"))
                 continue

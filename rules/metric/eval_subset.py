@@ -44,6 +44,8 @@ CANONICAL_BYTES = 151_074_309
 """Raw UTF-8 bytes of the 50,000 validation documents (rulebook 1.3)."""
 FEWEST_FULL_TOKENS = 25_000_000
 """No tokenizer of this contest makes fewer tokens of the whole split; a cap above 64 million never bites."""
+MANY_TOKENS = 40_000_000
+"""What the contest's tokenizers of up to 8,192 pieces make of the whole split, at least."""
 MOST_FULL_TOKENS = 64_000_000
 
 
@@ -57,6 +59,8 @@ class Coverage:
 
     @property
     def partial(self) -> bool:
+        if self.tokens >= MANY_TOKENS:
+            return False  # a loss that is not in nats per token implies too few bytes
         if self.implied_bytes is not None:
             return self.implied_bytes < 0.9 * CANONICAL_BYTES
         return self.tokens < FEWEST_FULL_TOKENS / 2
@@ -313,6 +317,9 @@ def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str
     """Whether a selection bites: (cuts | may | idle, why)."""
     settings = sorted(s for s in cut.settings if not s.startswith("<"))
     named = f" ({', '.join(settings[:2])})" if settings else ""
+    test = getattr(cut.node, "test", None)
+    if any(g.node is test for s in reading.reported.scores for g in s.guards if test is not None):
+        return "idle", "what is left when the limit is reached is scored in the same branch"
     if cut.detail == "clock":
         return _clock(reading, cut)
     if cut.detail == "fraction":
