@@ -13,7 +13,7 @@ import threading
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -310,24 +310,64 @@ class _Restorer(ast.NodeTransformer):
         return built
 
 
-def _covered(text: str) -> ast.Module:
-    """Parse ``text`` (line ends are all "\\n") with everything newer covered, then put back what can be."""
+def _find_covers(text: str) -> list[_Cover]:
+    """What this interpreter can't parse in ``text``, by LibCST."""
     module = cst.parse_module(text)
     finder = _Finder(text, module)
     MetadataWrapper(module, unsafe_skip_copy=True).visit(finder)
-    if not finder.covers:
+    return finder.covers
+
+
+_FORMATTED = re.compile(r"""[fF][rR]?["']""")
+_CLAUSE = re.compile(r"(?:el(?=if\b)|else\s*:|try\s*:|finally\s*:)")
+
+
+def _covers_by_line(text: str) -> list[_Cover]:
+    """The covers of ``text`` from those lines alone that need one; LibCST is slow on whole functions.
+
+    Raises ValueError (or what LibCST raises) when a statement runs over several lines.
+    """
+    covers: list[_Cover] = []
+    for number, (begin, end) in enumerate(pairwise([*_line_starts(text), len(text) + 1])):
+        line = text[begin : end - 1]
+        if not _FORMATTED.search(line):
+            continue
+        indent = len(line) - len(line.lstrip())
+        if clause := _CLAUSE.match(line, indent):
+            indent = clause.end()  # a statement of its own follows "else:", "elif" reads as "if"
+            indent += len(line[indent:]) - len(line[indent:].lstrip())
+        statement = line[indent:]
+        if statement.rstrip().endswith(":"):
+            statement += "0"
+        try:
+            quiet_parse(statement)
+            continue
+        except SyntaxError:
+            pass
+        for cover in _find_covers(statement):
+            if cover.node is not None:
+                _shift(cover.node, number, len(line[:indent].encode()))
+            covers.append(replace(cover, start=cover.start + begin + indent, end=cover.end + begin + indent))
+    return covers
+
+
+def _covered(text: str, covers: list[_Cover] | None = None) -> ast.Module:
+    """Parse ``text`` (line ends are all "\\n") with everything newer covered, then put back what can be."""
+    if covers is None:
+        covers = _find_covers(text)
+    if not covers:
         raise ValueError("nothing newer in it")
     pieces: list[str] = []
     position = 0
     nodes: dict[tuple[int, int], tuple[_Cover, tuple[int, int]]] = {}
     aliases: dict[tuple[int, int], tuple[int, int]] = {}
-    starts = finder.starts
+    starts = _line_starts(text)
 
     def place(offset: int) -> tuple[int, int]:
         line = text.count("\n", 0, offset)
         return line + 1, len(text[starts[line] : offset].encode())
 
-    for cover in sorted(finder.covers, key=lambda c: c.start):
+    for cover in sorted(covers, key=lambda c: c.start):
         original = text[cover.start : cover.end]
         stand_in = cover.stand_in
         # Columns are UTF-8 bytes: pad for what the stand-in's ASCII lacks on the last line.
@@ -419,6 +459,15 @@ def _newer(text: str) -> ast.Module:
         return _unspaced(_with_room(lambda: _covered(spaced)), text, blanks)
 
 
+def _line_by_line(text: str) -> ast.Module | None:
+    """Parse ``text`` with covers from single lines; None where that does not work out."""
+    try:
+        covers = _covers_by_line(text)
+        return _covered(text, covers) if covers and not any(c.name is not None for c in covers) else None
+    except (*PARSE_ERRORS, cst.ParserSyntaxError, cst.CSTValidationError):
+        return None
+
+
 _PIECE = re.compile(r"^(?=def |class |async def |@)", re.MULTILINE)
 
 
@@ -437,7 +486,7 @@ def _by_piece(text: str) -> ast.Module | None:
             try:
                 tree = quiet_parse(piece)
             except SyntaxError:
-                tree = _newer(piece)
+                tree = _line_by_line(piece) or _newer(piece)
         except (*PARSE_ERRORS, cst.ParserSyntaxError, cst.CSTValidationError):
             return None
         _shift(tree, text.count("\n", 0, begin), 0)
