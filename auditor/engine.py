@@ -67,6 +67,19 @@ def audit(
         UsageError: a slug is not in the catalogue.
     """
     chosen = select(slugs)
+    # Syntax trees are many small objects that all live until the end: looking for cycles among them only costs time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _audit(submission, policy, chosen, progress)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _audit(
+    submission: Submission, policy: Policy, chosen: tuple[Rule, ...], progress: Callable[[str], None] | None
+) -> Verdict:
     judged: list[tuple[int, Reading, FolderVerdict]] = []
     for folder in submission.folders:
         if progress is not None:
@@ -105,14 +118,7 @@ def _judge(
     submission: Submission, folder: RecordFolder, chosen: Sequence[Rule], policy: Policy
 ) -> tuple[int, Reading, FolderVerdict]:
     reading = Reading(submission, folder)
-    # Syntax trees are many small objects that all live until the end: collecting cycles among them only costs time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        outcomes = tuple(_outcome(rule, reading, policy) for rule in chosen)
-    finally:
-        if collecting:
-            gc.enable()
+    outcomes = tuple(_outcome(rule, reading, policy) for rule in chosen)
     deciding = frozenset(rule.slug for rule in chosen if rule.decides(policy))
     verdict = FolderVerdict(
         folder=folder.path,

@@ -9,7 +9,7 @@ import ast
 import lzma
 import re
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -256,11 +256,11 @@ class Reading:
     def switched_off(
         self,
         names: Collection[str] = (),
-        kinds: tuple[type[ast.AST], ...] = (),
+        holds: Callable[[ast.AST], bool] | None = None,
         *,
         inside: Collection[ast.AST | None] | None = None,
     ) -> bool:
-        """Whether a branch that the configuration leaves out names one of ``names`` or holds one of ``kinds``.
+        """Whether a branch that the configuration leaves out names one of ``names`` or holds a node of the kind.
 
         Where it doesn't, tracing once more with every setting open would show nothing new. ``inside`` limits the
         question to branches of these functions.
@@ -274,7 +274,7 @@ class Reading:
                     continue
                 seen.add(id(statement))
                 for node in ast.walk(statement):
-                    if isinstance(node, kinds):
+                    if holds is not None and holds(node):
                         return True
                     if isinstance(node, ast.Name) and node.id in names:
                         return True

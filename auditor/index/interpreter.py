@@ -180,6 +180,8 @@ class Interpreter:
         forced: Mapping_[int, bool | None] | None = None,
     ) -> None:
         self.forced = forced or {}
+        self.scopes: list[Scope] = []
+        self.classes: list[Class] = []
         self.entry = entry
         self.siblings = siblings
         self.configuration = configuration
@@ -217,12 +219,24 @@ class Interpreter:
             self.trace.truncated = str(stop)
         except RecursionError:
             self.trace.truncated = "the code is nested too deeply to follow"
+        # Functions and their scopes, classes and their methods hold each other: let go, so that the syntax tree is
+        # freed with the last reading of it and not when cycles are next collected.
+        for scope in self.scopes:
+            scope.names = {}
+        for cls in self.classes:
+            cls.attributes = {}
         return self.trace
+
+    def new_scope(self, parent: Scope | None, call: int) -> Scope:
+        """A scope that :meth:`run` lets go of at its end."""
+        scope = Scope(parent, call)
+        self.scopes.append(scope)
+        return scope
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
         self.indexes[id(index.program)] = index
         self.follow_passes = self.follow_passes or index.has_shift
-        scope = Scope(None, 0)
+        scope = self.new_scope(None, 0)
         module = Object(kind=External(name=name), attributes=scope.names)
         self.modules[index.program.file] = module
         scope.names["__name__"] = Const(value=name)
@@ -551,7 +565,8 @@ class Interpreter:
     def s_class(self, node: ast.ClassDef, scope: Scope) -> None:
         bases = tuple(self.eval(b, scope) for b in node.bases)
         cls = Class(node=node, scope=scope, program=self.program, bases=bases)
-        body = Scope(scope, scope.call)
+        self.classes.append(cls)
+        body = self.new_scope(scope, scope.call)
         for statement in node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 function = self.make_function(statement, scope, cls)
@@ -1172,7 +1187,7 @@ class Interpreter:
             closure = index.free_roles(definition, function.scope)
             return Value(roles=_through_call(roles | closure), settings=settings_of(values))
         self.metric(node, values)
-        scope = Scope(function.scope, self.next_serial())
+        scope = self.new_scope(function.scope, self.next_serial())
         self.bind_arguments(function, arguments, keywords, scope)
         frame = CallFrame(
             scope.call, function.qualname, function.program, definition, node, self.program if outer else None
@@ -2036,7 +2051,7 @@ class Interpreter:
     def e_comprehension(
         self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, scope: Scope
     ) -> Value:
-        inner = Scope(scope, scope.call)
+        inner = self.new_scope(scope, scope.call)
         sources: list[Value] = []
         for generator in node.generators:
             source = self.eval(generator.iter, inner)

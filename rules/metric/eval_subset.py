@@ -220,9 +220,7 @@ class EvalSubset(Rule):
     def _latent(self, reading: Reading) -> Finding | None:
         """A limit on the reported path that the run leaves switched off."""
         metric = reading.reported.metric
-        if metric is None or not reading.switched_off(
-            {"min"}, (ast.Slice, ast.Break), inside=reading.evaluation_path()
-        ):
+        if metric is None or not reading.switched_off({"min"}, _keeps_a_part, inside=reading.evaluation_path()):
             return None
         trace = reading.open_trace
         same = [
@@ -395,6 +393,14 @@ def _bpb_figures(raw: object, path: str = "") -> list[tuple[str, float]]:
     elif isinstance(raw, (float, Decimal)) and 0.05 < raw < 5 and "bpb" in path.lower() and "std" not in path.lower():
         found.append((path, float(raw)))
     return found
+
+
+def _keeps_a_part(node: ast.AST) -> bool:
+    """Whether a node can leave the rest of the data out: ``[:limit]`` or ``break``."""
+    if isinstance(node, ast.Slice):
+        start = node.lower is None or isinstance(node.lower, ast.Constant)
+        return start and node.upper is not None and not isinstance(node.upper, ast.UnaryOp)
+    return isinstance(node, ast.Break)
 
 
 def _coverage(reading: Reading) -> Coverage | None:
