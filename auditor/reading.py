@@ -333,12 +333,15 @@ class Reading:
             lines = [label.text, *(a.text for a in label.alternatives)]
             for text in lines:
                 matching = [m for m in metrics if m.text and prints(m.text, text)]
-                chosen = _last_scored(matching) or (matching[-1] if matching else None)
+                chosen = _last_scored(matching) or _outermost(matching)
                 if chosen is not None:
                     how = "the code prints the log line that carries the claimed number"
                     if not label.linked:
                         how = f"the code prints the last result's log line ({label.how})"
-                    return ReportedEvaluation(chosen, _feeding(chosen, scores), label, how, in_log=True)
+                    feeding = _feeding(chosen, scores) or _scored_before(trace, chosen)
+                    if feeding and not any(r.startswith("score:") for r in chosen.roles):
+                        how += "; the figure passes through a call that can't be followed (native code)"
+                    return ReportedEvaluation(chosen, feeding, label, how, in_log=True)
         outside = [m for m in scored if not m.loops] or scored
         if outside:
             why = "no log" if label is None else "no printed text in the code matches the log's last result"
@@ -671,6 +674,12 @@ def _last_scored(metrics: list[Event]) -> Event | None:
     return (outside or scored)[-1] if scored else None
 
 
+def _outermost(metrics: list[Event]) -> Event | None:
+    """The last of these that is not merely handed on by a logging function."""
+    depth = min((len(m.frames) for m in metrics), default=0)
+    return next((m for m in reversed(metrics) if len(m.frames) == depth), None)
+
+
 def _feeding(metric: Event, scores: dict[int, Event]) -> tuple[Event, ...]:
     """The score events whose sum the metric prints: those of the latest evaluation among them."""
     found = [
@@ -693,6 +702,20 @@ def _feeding(metric: Event, scores: dict[int, Event]) -> tuple[Event, ...]:
                 kept[seq] = scores[seq]
                 todo.append(scores[seq])
     return tuple(sorted(kept.values(), key=lambda e: e.seq))
+
+
+def _scored_before(trace: Trace, metric: Event) -> tuple[Event, ...]:
+    """The scores of the last evaluation that the function which prints ``metric`` called before it does."""
+    depth = len(metric.frames)
+    inside = [
+        e
+        for e in trace.of(Kind.SCORE)
+        if e.seq < metric.seq and len(e.frames) > depth and e.frames[depth - 1].id == metric.frames[-1].id
+    ]
+    if not inside:
+        return ()
+    last = inside[-1].frames[depth].id
+    return tuple(e for e in inside if e.frames[depth].id == last)
 
 
 def _guards(event: Event) -> list[tuple[int, bool]]:
