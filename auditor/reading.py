@@ -286,9 +286,7 @@ class Reading:
         """The functions that take part in the reported evaluation, and those that read token files."""
         path: list[ast.AST | None] = []
         for score in self.reported.scores:
-            ids = [f.id for f in score.frames]
-            start = ids.index(score.frame) if score.frame in ids else len(ids) - 1
-            path += [f.definition for f in score.frames[start:]]
+            path += [f.definition for f in score.own_frames]
         for index in self.opened():
             path += index.file_readers
         return path

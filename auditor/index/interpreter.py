@@ -345,7 +345,7 @@ class Interpreter:
             self.bind(node.target, self.eval(node.value, scope), scope)
 
     def s_augassign(self, node: ast.AugAssign, scope: Scope) -> None:
-        old = self.eval(_as_load(node.target), scope)
+        old = self.eval(node.target, scope)
         change = self.eval(node.value, scope)
         if self.is_score(change.roles):
             holder_call = self.owner_call(node.target, old, scope)
@@ -2423,10 +2423,6 @@ def _accumulator(node: ast.AST) -> str:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         return ast.unparse(node.func.value)
     return ""
-
-
-def _as_load(target: ast.expr) -> ast.expr:
-    return target
 
 
 def _can_break(body: Sequence[ast.stmt]) -> bool:

@@ -93,6 +93,12 @@ class Event:
     detail: str = ""
 
     @property
+    def own_frames(self) -> tuple[CallFrame, ...]:
+        """The call that the event is credited to, and the calls below it that lead to the event."""
+        ids = [f.id for f in self.frames]
+        return self.frames[ids.index(self.frame) if self.frame in ids else -1 :]
+
+    @property
     def undecided(self) -> tuple[Guard, ...]:
         """Guards on the path that the run's files do not decide."""
         return tuple(g for g in self.guards if g.truth is None)

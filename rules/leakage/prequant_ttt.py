@@ -215,14 +215,9 @@ def _evaluation(reading: Reading) -> str:
 
 def _share_loop(score: Event, step: Event) -> bool:
     """Whether both happen in one and the same execution of a loop inside the evaluation."""
-    inside = {loop.id for loop in score.loops if loop.frame == score.frame or loop.frame in _from(score)}
+    own = {f.id for f in score.own_frames} | {score.frame}
+    inside = {loop.id for loop in score.loops if loop.frame in own}
     return any(loop.id in inside for loop in step.loops)
-
-
-def _from(score: Event) -> set[int]:
-    """The evaluation's own call and the calls below it."""
-    ids = [f.id for f in score.frames]
-    return set(ids[ids.index(score.frame) :]) if score.frame in ids else set()
 
 
 def _owners(step: Event) -> set[int]:
@@ -244,8 +239,7 @@ def _harmless(reading: Reading, step: Event) -> str | None:
                 "they train inside the reported evaluation's own loop, before that loop scores: a question of"
                 " score order (score-after-adapt), not of a phase before the reported pass"
             )
-        own = {f.id for f in scores[0].frames[: _depth(scores[0]) + 1]}
-        if step.frames[-1].id in _from(scores[0]) and step.seq > scores[0].seq and own:
+        if step.frames[-1].id in {f.id for f in scores[0].own_frames} and step.seq > scores[0].seq:
             return "they come after the tokens are scored (score-first)"
     owners = _owners(step)
     if owners:
@@ -267,11 +261,6 @@ def _harmless(reading: Reading, step: Event) -> str | None:
         if earlier and not step.text:
             return "each span is scored before it is trained on, in an evaluation that is not the reported one"
     return None
-
-
-def _depth(event: Event) -> int:
-    ids = [f.id for f in event.frames]
-    return ids.index(event.frame) if event.frame in ids else len(ids) - 1
 
 
 def _root(parents: dict[int, int], serial: int) -> int:

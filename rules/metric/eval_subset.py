@@ -295,8 +295,7 @@ def _cuts(trace: Trace, scores: Sequence[Event]) -> list[Event]:
             if other is not score and (other.frame, other.text) == (score.frame, score.text):
                 here &= {r for r in other.roles if r.startswith("cut:")}
         marked |= here
-        ids = [f.id for f in score.frames]
-        inside = set(ids[ids.index(score.frame) :]) if score.frame in ids else {ids[-1]}
+        inside = {f.id for f in score.own_frames}
         own |= inside
         for loop in score.loops:
             if loop.frame in inside:
