@@ -11,7 +11,7 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from auditor.verdict import Confidence, Effect, Evidence, Frame, Policy, Status, SuggestedFix
@@ -43,8 +43,9 @@ class Finding:
     call_path: tuple[Frame, ...] = ()
     settings: tuple[str, ...] = ()
     fix: SuggestedFix | None = None
-    declared: bool = field(default=False)
-    """external-binary only: every program that was found is declared in the set-up notes."""
+    official: Effect | None = None
+    """What the official policy makes of this finding where that is not the rule's usual effect: accepted because it
+    is declared, advisory because it happens outside the evaluation."""
 
 
 class Rule(ABC):
@@ -69,7 +70,9 @@ class Rule(ABC):
         """What ``policy`` makes of ``finding``."""
         if finding.status is not Status.ACTIVE:
             return Effect.NONE
-        return self.official if policy is Policy.OFFICIAL else self.strict
+        if policy is Policy.OFFICIAL:
+            return self.official if finding.official is None else finding.official
+        return self.strict
 
     def decides(self, policy: Policy) -> bool:
         """Whether an active finding of this rule could be a violation under ``policy``."""

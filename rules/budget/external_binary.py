@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE, Const, Seq, Value, options_of
 from auditor.reading import Reading
-from auditor.verdict import Confidence, Effect, Evidence, Policy, Status
+from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
 
@@ -87,13 +87,6 @@ class ExternalBinary(Rule):
         "accepted when declared: #1855 (lrzip, merged 29 Apr 2026)",
         "README, 20 Mar 2026: set-up instructions in README; no compute or capabilities may be sneaked in",
     )
-
-    def effect(self, finding: Finding, policy: Policy) -> Effect:
-        """Declared programs are accepted under the official policy."""
-        base = super().effect(finding, policy)
-        if base is Effect.VIOLATION and policy is Policy.OFFICIAL and finding.declared:
-            return Effect.ACCEPTED
-        return base
 
     def check(self, reading: Reading) -> Finding:
         problem = reading.unreadable()
@@ -190,7 +183,7 @@ class ExternalBinary(Rule):
             tuple(evidence),
             reading.call_path(next(iter(by_program.values()))[0].event),
             tuple(sorted(settings)),
-            declared=not undeclared,
+            official=Effect.ACCEPTED if not undeclared else None,
         )
 
     def _none(self, reading: Reading) -> Finding:
