@@ -153,6 +153,13 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
 
 
 @BY_SLUG
+def test_rule_is_fit_for_the_catalogue(rule: Rule) -> None:
+    assert rule.title and "\n" not in rule.title and not rule.title.endswith(".")
+    assert isinstance(rule.official, Effect) and isinstance(rule.strict, Effect)
+    assert all(p.strip() for p in rule.precedents)
+
+
+@BY_SLUG
 @pytest.mark.parametrize("policy", Policy)
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.ACTIVE])
 def test_only_active_has_an_effect(rule: Rule, policy: Policy, status: Status) -> None:
