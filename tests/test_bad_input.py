@@ -216,9 +216,7 @@ def bomb(compress: str) -> bytes:
     data = pack(pack(code * 17) if compress == "zlib" else pack(code) * 17)
     payload = base64.b85encode(data).decode()
     call = f"{compress}.decompress"
-    return (
-        f'import {compress}, base64\nb = base64.b85decode("{payload}")\nexec({call}({call}(b)))\n'
-    ).encode()
+    return (f'import {compress}, base64\nb = base64.b85decode("{payload}")\nexec({call}({call}(b)))\n').encode()
 
 
 @pytest.mark.parametrize("compress", PACKERS)

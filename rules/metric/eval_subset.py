@@ -34,14 +34,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from auditor.contest import VAL_BYTES
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading, prints
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
 
-CANONICAL_BYTES = 151_074_309
-"""Raw UTF-8 bytes of the 50,000 validation documents (rulebook 1.3)."""
 FEWEST_FULL_TOKENS = 25_000_000
 """No tokenizer of this contest makes fewer tokens of the whole split; a cap above 64 million never bites."""
 MANY_TOKENS = 40_000_000
@@ -62,7 +61,7 @@ class Coverage:
         if self.tokens >= MANY_TOKENS:
             return False  # a loss that is not in nats per token implies too few bytes
         if self.implied_bytes is not None:
-            return self.implied_bytes < 0.9 * CANONICAL_BYTES
+            return self.implied_bytes < 0.9 * VAL_BYTES
         return self.tokens < FEWEST_FULL_TOKENS / 2
 
 
