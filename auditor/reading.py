@@ -22,6 +22,7 @@ from auditor.index.values import HOLE
 from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
+from auditor.unpack.native import NativeFunction, NativeSource, native_files, native_string
 from auditor.verdict import (
     Evidence,
     Frame,
@@ -145,6 +146,45 @@ class Reading:
     def opened(self) -> list[ProgramIndex]:
         """The programs that were read: the entry script and what it imports."""
         return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
+
+    @cached_property
+    def native(self) -> tuple[NativeSource, ...]:
+        """Native code that the folder holds: source files, and strings in the programs that were read."""
+        found = native_files(self._siblings.values())
+        _ = self.entry
+        for index in self.opened():
+            found += [n for node in index.texts if (n := native_string(index.program, node)) is not None]
+        return tuple(found)
+
+    def native_called(self) -> list[tuple[NativeSource, NativeFunction]]:
+        """Native functions that the Python code which runs calls by name, and those that they call.
+
+        The names are those that functions of the trace mention, and the functions that these name in turn.
+        """
+        if not self.native:
+            return []
+        names = self._names_reached
+        return [(source, f) for source in self.native for f in source.called_from(names)]
+
+    @cached_property
+    def _names_reached(self) -> frozenset[str]:
+        found: set[str] = set()
+        for index in self.opened():
+            todo = [f for i, f in index.functions.items() if i in self.trace.called]
+            seen = {id(f) for f in todo}
+            while todo:
+                facts = todo.pop()
+                found |= facts.names
+                found.update(s for s in facts.strings if s.isidentifier())
+                for name in facts.names & index.by_name.keys():
+                    more = [f for f in index.by_name[name] if id(f) not in seen]
+                    seen.update(id(f) for f in more)
+                    todo += more
+            if index.program.tree is not None:
+                for statement in index.program.tree.body:
+                    if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                        found.update(n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute))
+        return frozenset(found)
 
     def compressed_sizes(self, program: Program) -> list[int]:
         """Bytes of a program as shipped code: compressed, alone and in a base85 or base64 wrapper."""
@@ -454,6 +494,22 @@ class Reading:
     def at(self, event: Event, role: str) -> Evidence:
         """The place of an event."""
         return self.evidence(event.program, event.node, role)
+
+    def native_evidence(self, source: NativeSource, offset: int, role: str) -> Evidence:
+        """A place in native code: of the file, or of the Python program that holds it as a string."""
+        line = source.line_of(offset)
+        view = source.program.view if source.program is not None else "shipped"
+        shipped = source.program.locate(line, 1) if source.program is not None and view == "unpacked" else None
+        return Evidence(
+            file=source.file,
+            line=line,
+            column=1,
+            snippet=source.snippet(offset),
+            role=f"{role} ({source.language}, read as text)",
+            view=view,
+            shipped_line=shipped[0] if shipped else None,
+            shipped_column=shipped[1] if shipped else None,
+        )
 
     def log_evidence(self, file: str, line: int, text: str, role: str) -> Evidence:
         """A line of a log or document."""

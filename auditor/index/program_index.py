@@ -32,6 +32,7 @@ MATTERS = TRAINING | frozenset(
     }
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
+LONG_TEXT = 80
 COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset", "size", "mean", "sum", "log"})
 
 
@@ -70,6 +71,8 @@ class ProgramIndex:
         self.program = program
         self.functions: dict[int, FunctionFacts] = {}
         self.classes: list[ast.ClassDef] = []
+        self.texts: list[ast.Constant] = []
+        """String constants long enough to hold code of another language."""
         if program.tree is not None:
             self._collect(program.tree)
 
@@ -87,8 +90,11 @@ class ProgramIndex:
                 continue
             if kind is ast.Constant:
                 value = node.value  # type: ignore[attr-defined]
-                if facts is not None and value.__class__ is str and len(value) < 300:
-                    facts.strings.append(value)
+                if value.__class__ is str:
+                    if facts is not None and len(value) < 300:
+                        facts.strings.append(value)
+                    if len(value) >= LONG_TEXT:
+                        self.texts.append(node)  # type: ignore[arg-type]
                 continue
             if kind is ast.Attribute:
                 if facts is not None:
