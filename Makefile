@@ -2,6 +2,7 @@
 #   make demo                          audit the bundled examples, show one verdict in full
 #   make audit PR=<url> [MIRROR=dir]   audit a pull request (or a folder, or a train_gpt.py)
 #   make test                          lint, type check, tests
+#   make docs                          write docs/rules/ from the rules
 #   make lint | schema | clean
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ EXAMPLES := tests/fixtures/submissions
 # The example that `make demo` shows in full; by default the first that violates a rule.
 DEMO ?=
 
-.PHONY: help demo audit test lint schema clean
+.PHONY: help demo audit test lint schema docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +57,9 @@ lint: $(VENV)/.dev
 schema: $(VENV)/.light
 	@$(BIN)/auditor schema > docs/.verdict.schema.json
 	@mv docs/.verdict.schema.json docs/verdict.schema.json
+
+docs: $(VENV)/.light
+	@$(BIN)/auditor rules docs docs/rules
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

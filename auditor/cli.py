@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from auditor import __version__
 from auditor.errors import AuditorError, UsageError
@@ -61,8 +62,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _RuleCommands(typer.core.TyperGroup):
+    """``auditor rules SLUG`` is short for ``auditor rules show SLUG``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = not args or args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+
 rules_app = typer.Typer(
-    help="List the rules, or show one.", invoke_without_command=True, epilog="Without a command: the list."
+    cls=_RuleCommands,
+    help="List the rules, or show one.",
+    invoke_without_command=True,
+    epilog="Without a command: the list. With the name of a rule instead of a command: that rule.",
 )
 app.add_typer(rules_app, name="rules")
 
@@ -122,16 +136,22 @@ def audit(
         list[str] | None,
         typer.Option(help="Check this rule only; may be given several times.", metavar="SLUG", show_default=False),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Give the reason of every rule, and the places of what is switched off."),
+    ] = False,
 ) -> None:
     """Audit one submission. Its code is read, never run."""
     slugs = _known_slugs(rule) if rule else None
     if output is not None:
         _check_writable(output)
     verdict = _audit(source, mirror, policy, slugs)
+    # Who asks for single rules wants to know what they say.
+    text = _render(verdict, report_format, to_terminal=output is None, verbose=verbose or slugs is not None)
     if output is not None:
-        _write(output, _render(verdict, report_format, to_terminal=False))
+        _write(output, text)
     else:
-        _emit(_render(verdict, report_format, to_terminal=True))
+        _emit(text)
     raise typer.Exit(exit_code(verdict.verdict))
 
 
@@ -142,15 +162,29 @@ def _rules(context: typer.Context) -> None:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in ("Rule", "Group", "Official", "Strict", "What it catches"):
+        for heading in ("Rule", "Evidence", "Official", "Strict", "What it catches"):
             table.add_column(heading, no_wrap=heading != "What it catches", header_style="bold")
-        for rule in _rules_by_slug().values():
-            cells = (rule.slug, rule.group, rule.official.value, rule.strict.value, rule.title)
+        group = ""
+        for rule in sorted(_rules_by_slug().values(), key=lambda r: (r.group, r.slug)):
+            if rule.group != group:
+                group = rule.group
+                table.add_row(Text(group, style="bold"))
+            cells = (f"  {rule.slug}", ", ".join(rule.evidence), rule.official.value, rule.strict.value, rule.title)
             table.add_row(*map(Text, cells))
         console = _stdout_console()
         with console.capture() as captured:
             console.print(table)
         _emit(_trimmed(captured.get()))
+
+
+@rules_app.command("docs")
+def docs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write one page per rule and an index.")],
+) -> None:
+    """Write the rules' documentation as Markdown; pages of rules that are gone are removed."""
+    from auditor.ruledocs import write
+
+    write(folder)
 
 
 @rules_app.command("show")
@@ -171,6 +205,7 @@ def show(
     with console.capture() as captured:
         console.print(Text.assemble((rule.slug, "bold"), f"  ({rule.group})"))
         console.print(Text(rule.title))
+        console.print(f"Decided from {', '.join(rule.evidence)}.")
         console.print(f"An active finding is {rule.official} under official, {rule.strict} under strict.\n")
         console.print(Markdown(rule.documentation()))
         if rule.precedents:
@@ -223,13 +258,19 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield lambda message: status.update(Text(shorten(visible(message), 200)))
 
 
-def _render(verdict: Verdict, report_format: Format, *, to_terminal: bool) -> str:
+def _render(verdict: Verdict, report_format: Format, *, to_terminal: bool, verbose: bool) -> str:
     from reports import REPORTS
 
-    if report_format is Format.TERMINAL and to_terminal:
+    if report_format is Format.TERMINAL:
         from reports.terminal import TerminalReport
 
-        return TerminalReport.for_console(_stdout_console()).render(verdict)
+        if to_terminal:
+            return TerminalReport.for_console(_stdout_console(), verbose=verbose).render(verdict)
+        return TerminalReport(verbose=verbose).render(verdict)
+    if report_format is Format.MARKDOWN:
+        from reports.markdown import MarkdownReport
+
+        return MarkdownReport(verbose=verbose).render(verdict)
     return REPORTS[report_format.value]().render(verdict)
 
 

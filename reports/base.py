@@ -34,12 +34,12 @@ HEADLINES = {
     Overall.NO_VIOLATION_FOUND: "NO VIOLATION FOUND",
 }
 
-# Most serious first. Effects outrank statuses, because an active finding may be accepted.
-_EFFECT_RANK = {Effect.VIOLATION: 0, Effect.ADVISORY: 3, Effect.ACCEPTED: 4}
+# What happened first, the most serious of it on top; then what could not be decided; then the rest.
+_EFFECT_RANK = {Effect.VIOLATION: 0, Effect.ADVISORY: 1, Effect.ACCEPTED: 2}
 _STATUS_RANK = {
-    Status.SUSPECT: 1,
-    Status.UNKNOWN: 2,
-    Status.ACTIVE: 5,
+    Status.ACTIVE: 3,
+    Status.SUSPECT: 4,
+    Status.UNKNOWN: 5,
     Status.LATENT: 6,
     Status.CLEAN: 7,
     Status.NOT_APPLICABLE: 8,
@@ -59,10 +59,32 @@ def ranked(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: (_EFFECT_RANK.get(o.effect, _STATUS_RANK[o.status]), o.rule))
 
 
+QUIET = (Status.CLEAN, Status.NOT_APPLICABLE)
+"""Statuses that ask nothing of a reader: with some fifty rules, most outcomes. Reports fold them."""
+
+
 def shown(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """The outcomes a reader must look into: all but clean and not applicable ones, ranked."""
-    quiet = (Status.CLEAN, Status.NOT_APPLICABLE)
-    return [o for o in ranked(outcomes) if o.status not in quiet]
+    return [o for o in ranked(outcomes) if o.status not in QUIET]
+
+
+def grouped(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """``outcomes``, ranked, those that could not be analysed for one and the same reason put together.
+
+    A script that can't be read leaves most rules unknown, and saying so once is enough.
+    """
+    groups: dict[object, list[Outcome]] = {}
+    for outcome in ranked(outcomes):
+        same = (outcome.status, outcome.reason, outcome.confidence)
+        groups.setdefault(same if outcome.status is Status.UNKNOWN else outcome.rule, []).append(outcome)
+    return list(groups.values())
+
+
+def folded(outcomes: Iterable[Outcome]) -> list[tuple[Status, list[str]]]:
+    """The slugs of the quiet outcomes, by status."""
+    ordered = ranked(outcomes)
+    by_status = ((status, [o.rule for o in ordered if o.status is status]) for status in QUIET)
+    return [(status, slugs) for status, slugs in by_status if slugs]
 
 
 def has_details(outcome: Outcome) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from urllib.parse import quote
 
@@ -27,13 +28,15 @@ from reports.base import (
     DISPUTE,
     HEADLINES,
     LIMITS,
+    QUIET,
     finding,
+    folded,
     gist,
+    grouped,
     has_details,
     is_packed,
     number,
     packed_note,
-    ranked,
     settings_of,
     shown,
     tally,
@@ -113,8 +116,11 @@ def permalink(info: SubmissionInfo, path: str, line: int | None) -> str | None:
     return f"{blob}/{quote(path, errors='replace')}{plain}{anchor}"
 
 
+@dataclass(frozen=True)
 class MarkdownReport:
-    """A comment of at most MAX_CHARACTERS characters."""
+    """A comment of at most MAX_CHARACTERS characters. ``verbose`` gives every rule a row of its own."""
+
+    verbose: bool = False
 
     def render(self, verdict: Verdict) -> str:
         info = verdict.submission
@@ -122,7 +128,7 @@ class MarkdownReport:
         budget = MAX_CHARACTERS - max(_RESERVE, sum(len(block) + 2 for block in closing))
         kept: list[str] = []
         left_out = 0
-        for block in _body(verdict, info):
+        for block in _body(verdict, info, verbose=self.verbose):
             size = len(block) + 2
             if size > budget:
                 left_out += 1
@@ -134,19 +140,19 @@ class MarkdownReport:
         return "\n\n".join([*kept, *closing]) + "\n"
 
 
-def _body(verdict: Verdict, info: SubmissionInfo) -> Iterator[str]:
+def _body(verdict: Verdict, info: SubmissionInfo, *, verbose: bool) -> Iterator[str]:
     """The blocks that may be left out if room runs short, most important first."""
     head = f"## {_ICONS[verdict.verdict]} {HEADLINES[verdict.verdict].capitalize()}"
     yield f"{head}: {escaped(gist(verdict.verdict, verdict.outcomes))}"
     yield _what_was_read(verdict, info)
-    yield _table(verdict.outcomes)
+    yield from _rules(verdict.outcomes, verbose=verbose)
     for outcome in filter(has_details, shown(verdict.outcomes)):
         yield _finding(outcome, verdict.run_config, info, info.folder)
     for other in verdict.other_folders:
         yield f"### Another record folder: {code(other.folder)}"
         yield f"**{HEADLINES[other.verdict].capitalize()}**: {escaped(gist(other.verdict, other.outcomes))}"
         yield _bullets(_run(other.run_config, info, other.folder, packed=is_packed(other.outcomes)))
-        yield _table(other.outcomes)
+        yield from _rules(other.outcomes, verbose=verbose)
         for outcome in filter(has_details, shown(other.outcomes)):
             yield _finding(outcome, other.run_config, info, other.folder)
 
@@ -228,12 +234,25 @@ def _metric(config: RunConfig, info: SubmissionInfo, folder: str | None, *, pack
     return f"{' '.join(parts)}: {prose(metric.how, 400)}"
 
 
-def _table(outcomes: tuple[Outcome, ...]) -> str:
+def _rules(outcomes: tuple[Outcome, ...], *, verbose: bool) -> Iterator[str]:
+    """The table of what was found, and the rest of the rules by name."""
+    groups = [group for group in grouped(outcomes) if verbose or group[0].status not in QUIET]
+    if groups:
+        yield _table(groups)
+    quiet = [] if verbose else folded(outcomes)
+    if quiet:
+        summary = ", ".join(f"{len(slugs)} {status.value}" for status, slugs in quiet)
+        items = [f"{status.value}: {', '.join(map(code, slugs))}" for status, slugs in quiet]
+        yield f"<details><summary>{summary}</summary>\n\n{_bullets(items)}\n\n</details>"
+
+
+def _table(groups: Sequence[Sequence[Outcome]]) -> str:
     rows = ["| Rule | Status | Effect | Confidence | Reason |", "|---|---|---|---|---|"]
-    for o in ranked(outcomes):
+    for group in groups:
+        o = group[0]
         effect = {Effect.NONE: "", Effect.VIOLATION: "**violation**"}.get(o.effect, o.effect.value)
-        cells = (code(o.rule), o.status.value, effect, o.confidence.value, prose(o.reason, 400))
-        rows.append(f"| {' | '.join(cells)} |")
+        name = ", ".join(code(same.rule) for same in group)
+        rows.append(f"| {name} | {o.status.value} | {effect} | {o.confidence.value} | {prose(o.reason, 400)} |")
     return "\n".join(rows)
 
 

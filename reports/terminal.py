@@ -29,15 +29,17 @@ from reports.base import (
     DISPUTE,
     HEADLINES,
     LIMITS,
+    QUIET,
     finding,
+    folded,
     gist,
+    grouped,
     has_details,
     is_packed,
     metric_places,
     number,
     packed_note,
     place,
-    ranked,
     settings_of,
     shown,
     tally,
@@ -69,16 +71,20 @@ _MAX_ITEMS = 12
 
 @dataclass(frozen=True)
 class TerminalReport:
-    """``width`` in columns (capped at 120). ``color_system`` as rich names it; None prints plain text."""
+    """``width`` in columns (capped at 120). ``color_system`` as rich names it; None prints plain text.
+
+    ``verbose`` also gives the reason of every clean or not applicable rule and the places of what is latent.
+    """
 
     width: int = _WIDE
     color_system: str | None = None
+    verbose: bool = False
 
     @classmethod
-    def for_console(cls, console: Console) -> TerminalReport:
+    def for_console(cls, console: Console, *, verbose: bool = False) -> TerminalReport:
         """Options that suit ``console``: its width, and colours only if it is a terminal that wants them."""
         colours = console.color_system if console.is_terminal and not console.no_color else None
-        return cls(width=console.width, color_system=colours)
+        return cls(width=console.width, color_system=colours, verbose=verbose)
 
     def render(self, verdict: Verdict) -> str:
         out = io.StringIO()
@@ -94,30 +100,30 @@ class TerminalReport:
             legacy_windows=False,
             _environ={},  # the options above decide, not NO_COLOR or COLUMNS
         )
-        for part in _report(verdict, wide=console.width >= _WIDE):
+        for part in _report(verdict, wide=console.width >= _WIDE, verbose=self.verbose):
             console.print(part)
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _report(verdict: Verdict, *, wide: bool) -> Iterator[RenderableType]:
+def _report(verdict: Verdict, *, wide: bool, verbose: bool) -> Iterator[RenderableType]:
     yield _headline(verdict)
     yield ""
     yield _what_was_read(verdict)
     yield ""
-    yield from _folder(verdict.outcomes, verdict.run_config, verdict.submission.folder, wide=wide)
+    yield from _folder(verdict.outcomes, verdict.run_config, verdict.submission.folder, wide=wide, verbose=verbose)
     for other in verdict.other_folders:
         yield _other_headline(other)
         yield ""
         yield _labelled(_run(other.run_config, other.folder, packed=is_packed(other.outcomes)))
         yield ""
-        yield from _folder(other.outcomes, other.run_config, other.folder, wide=wide)
+        yield from _folder(other.outcomes, other.run_config, other.folder, wide=wide, verbose=verbose)
     if verdict.not_checked:
         yield _section("What was not checked")
         yield from _bullets(verdict.not_checked)
         yield ""
     yield _section("How to dispute")
     yield _text(DISPUTE)
-    yield _text("To see a rule, its legal look-alikes and its precedents: `auditor rules show RULE`")
+    yield _text("To see a rule, its legal look-alikes and its precedents: `auditor rules RULE`")
     yield ""
     yield _text(LIMITS, style="dim")
     yield _text(f"{verdict.tool.name} {verdict.tool.version}, digest sha256:{verdict.digest}", style="dim")
@@ -242,27 +248,34 @@ def _metric(config: RunConfig, folder: str | None) -> Text:
 
 
 def _folder(
-    outcomes: tuple[Outcome, ...], config: RunConfig, folder: str | None, *, wide: bool
+    outcomes: tuple[Outcome, ...], config: RunConfig, folder: str | None, *, wide: bool, verbose: bool
 ) -> Iterator[RenderableType]:
-    yield _rules(outcomes, wide=wide)
-    yield ""
+    rows = [group for group in grouped(outcomes) if verbose or group[0].status not in QUIET]
+    if rows:
+        yield _rules(rows, wide=wide)
+        yield ""
+    for status, slugs in [] if verbose else folded(outcomes):
+        names = ", ".join(map(visible, slugs))
+        yield Text.assemble((status.value, _STATUS_STYLES[status]), f" ({len(slugs)}): {names}", overflow="fold")
+        yield ""
     yield Text(tally(outcomes), style="dim")
     yield ""
     for outcome in filter(has_details, shown(outcomes)):
-        yield from _finding(outcome, config, folder)
+        if verbose or outcome.status is not Status.LATENT:
+            yield from _finding(outcome, config, folder)
 
 
 def _styled(outcome: Outcome) -> str:
     return _EFFECT_STYLES.get(outcome.effect) or _STATUS_STYLES.get(outcome.status, "")
 
 
-def _rules(outcomes: tuple[Outcome, ...], *, wide: bool) -> Table:
+def _rules(groups: Sequence[Sequence[Outcome]], *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=True, show_edge=False)
     table.add_column("Rule", no_wrap=True)
     for name in ("Status", "Effect", "Confidence") if wide else ("Finding",):
         table.add_column(name, no_wrap=True)
     table.add_column("Reason", ratio=1, overflow="fold")
-    for outcome in ranked(outcomes):
+    for outcome, *same in groups:
         style = _styled(outcome)
         effect = "" if outcome.effect is Effect.NONE else outcome.effect.value
         if wide:
@@ -277,7 +290,11 @@ def _rules(outcomes: tuple[Outcome, ...], *, wide: bool) -> Table:
                 cell.append(f"\n{effect}")
             cell.append(f"\n{outcome.confidence.value} confidence", style="dim")
             cells = [cell]
-        table.add_row(Text(visible(outcome.rule), style="bold"), *cells, _text(outcome.reason, limit=400))
+        reason = _text(outcome.reason, limit=400)
+        if same:
+            reason.append("\n" + ", ".join(visible(o.rule) for o in (outcome, *same)), style="dim")
+        name = f"{len(same) + 1} rules" if same else visible(outcome.rule)
+        table.add_row(Text(name, style="bold"), *cells, reason)
     return table
 
 

@@ -57,6 +57,8 @@ class Rule(ABC):
     """What it catches, in a few words (as in the catalogue)."""
     official: ClassVar[Effect]
     strict: ClassVar[Effect]
+    evidence: ClassVar[tuple[str, ...]] = ("code",)
+    """What it is decided from: ``code``, ``log``, ``files``; ``probe`` where only running it could decide the rest."""
     precedents: ClassVar[tuple[str, ...]] = ()
     """Rulings and cases, for the documentation only."""
     VIOLATION: ClassVar[tuple[Example, ...]]

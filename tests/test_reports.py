@@ -94,9 +94,9 @@ def test_no_report_lets_invisible_characters_through(name: str, hostile: Verdict
 
 
 def test_ranking_puts_what_decides_first(verdict: Verdict) -> None:
-    slugs = "smeargate-bos-leak target-gate external-binary prequant-ttt eval-subset broken-script"
+    slugs = "smeargate-bos-leak external-binary target-gate prequant-ttt eval-subset broken-script"
     assert [o.rule for o in ranked(verdict.outcomes)] == slugs.split()
-    assert tally(verdict.outcomes).startswith("1 active (violation), 1 suspect, 1 active (accepted)")
+    assert tally(verdict.outcomes).startswith("1 active (violation), 1 active (accepted), 1 suspect")
 
 
 def test_the_gist_names_a_few_and_counts_the_rest(verdict: Verdict) -> None:
@@ -105,6 +105,59 @@ def test_the_gist_names_a_few_and_counts_the_rest(verdict: Verdict) -> None:
     assert gist(Overall.VIOLATIONS_FOUND, many) == "rule-0, rule-1, rule-2 and 2 more"
     assert gist(Overall.NEEDS_REVIEW, verdict.outcomes) == "target-gate"
     assert gist(Overall.NO_VIOLATION_FOUND, verdict.outcomes) == "6 rules checked"
+
+
+def crowded(verdict: Verdict) -> Verdict:
+    """As many rules as the catalogue has: two of note, three unreadable alike, the rest clean or not applicable."""
+    by_status = {o.status: o for o in verdict.outcomes}
+    clean = by_status[Status.CLEAN]
+    unknown = clean.model_copy(update={"status": Status.UNKNOWN, "reason": "The helper could not be read."})
+    outcomes = [by_status[Status.ACTIVE], by_status[Status.LATENT]]
+    outcomes += [unknown.model_copy(update={"rule": f"unread-{i}"}) for i in range(3)]
+    outcomes += [clean.model_copy(update={"rule": f"clean-{i}", "reason": f"Absent {i}."}) for i in range(40)]
+    absent = clean.model_copy(update={"status": Status.NOT_APPLICABLE, "reason": "No such thing."})
+    outcomes += [absent.model_copy(update={"rule": f"absent-{i}"}) for i in range(5)]
+    return verdict.model_copy(update={"outcomes": tuple(outcomes), "other_folders": ()})
+
+
+def test_fifty_rules_stay_readable(verdict: Verdict) -> None:
+    many = crowded(verdict)
+    text = TerminalReport(100).render(many)
+    table = text[text.index("Rule ") : text.index("What was not checked")]
+    flat = " ".join(table.split())
+    assert "clean (40): clean-0, clean-1," in flat
+    assert "not-applicable (5): absent-0," in flat
+    assert table.count("Absent ") == 0
+    assert table.count("The helper could not be read.") == 1
+    assert "3 rules unknown" in flat and "unread-0, unread-1, unread-2" in flat
+    markdown = MarkdownReport().render(many)
+    assert "<details><summary>40 clean, 5 not-applicable</summary>" in markdown
+    assert markdown.count("Absent ") == 0
+    assert markdown.count("The helper could not be read.") == 1
+
+
+def test_verbose_gives_every_reason(verdict: Verdict) -> None:
+    many = crowded(verdict)
+    latent = next(o for o in many.outcomes if o.status is Status.LATENT)
+    place = f"{latent.evidence[0].line}:{latent.evidence[0].column}"
+    for brief, verbose in (
+        (TerminalReport(120).render(many), TerminalReport(120, verbose=True).render(many)),
+        (MarkdownReport().render(many), MarkdownReport(verbose=True).render(many)),
+    ):
+        assert "Absent 39." in verbose and "Absent 39." not in brief
+        assert len(verbose) > len(brief)
+    assert place in TerminalReport(120, verbose=True).render(many)
+
+
+def test_the_summary_counts_what_there_is_much_of(verdict: Verdict) -> None:
+    many = crowded(verdict)
+    outcome = next(o for o in many.outcomes if o.status is Status.UNKNOWN)
+    more = tuple(outcome.model_copy(update={"rule": f"unread-{i}"}) for i in range(30))
+    line = SummaryReport().render(many.model_copy(update={"outcomes": more}))
+    assert line.endswith("  30 unknown\n")
+    violated = next(o for o in verdict.outcomes if o.effect is Effect.VIOLATION)
+    all_of_them = tuple(violated.model_copy(update={"rule": f"rule-{i}"}) for i in range(9))
+    assert "rule-8 active (violation)" in SummaryReport().render(many.model_copy(update={"outcomes": all_of_them}))
 
 
 # Text
@@ -194,7 +247,7 @@ def test_terminal_says_everything_that_matters(verdict: Verdict) -> None:
         verdict.digest,
     ):
         assert expected in flat
-    # Clean rules are in the table, and nowhere else.
+    # Of clean rules there is the name, and nothing else.
     assert text.count("eval-subset") == 1
 
 
@@ -303,7 +356,7 @@ def test_markdown_says_everything_that_matters(verdict: Verdict) -> None:
     assert "the link leads to the shipped line" in text
     assert "### What was not checked\n\n- Whether the run took less than 600 s." in text
     assert "### How to dispute" in text
-    assert text.count("<details>") == text.count("</details>") == 4
+    assert text.count("<details>") == text.count("</details>") == 5
     assert verdict.digest in text
 
 
@@ -355,7 +408,7 @@ def test_markdown_fits_into_a_comment(verdict: Verdict) -> None:
 def test_summary_is_one_line(verdict: Verdict, hostile: Verdict) -> None:
     assert SummaryReport().render(verdict) == (
         "violations-found    example/parameter-golf#4321  smeargate-bos-leak active (violation), "
-        "target-gate suspect, external-binary active (accepted), prequant-ttt latent\n"
+        "external-binary active (accepted), target-gate suspect, prequant-ttt latent\n"
     )
     assert SummaryReport().render(hostile).count("\n") == 1
     nothing = changed(verdict, outcomes=(), verdict=Overall.NO_VIOLATION_FOUND)

@@ -49,6 +49,7 @@ class SmearGateBOSLeak(Rule):
     title = "previous-token smear crosses a document start that attention respects"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #1797, 26 Apr 2026: crosses document boundaries; would not be merged as is",
         "legal: #1851, #1855, #1953, #2014 (masked at BOS)",

@@ -83,6 +83,7 @@ class ExternalBinary(Rule):
     title = "an external program, compiler or shared library is run or loaded"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "files", "probe")
     precedents = (
         "accepted when declared: #1855 (lrzip, merged 29 Apr 2026)",
         "README, 20 Mar 2026: set-up instructions in README; no compute or capabilities may be sneaked in",

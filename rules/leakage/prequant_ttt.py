@@ -47,6 +47,7 @@ class PrequantTTT(Rule):
     title = "gradient steps on validation tokens before the pass that is reported"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "README, 20 Mar 2026: test-time training only on tokens already evaluated",
         "organiser on #1972, 2 May 2026: score-after-adapt on validation data",

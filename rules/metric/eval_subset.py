@@ -73,6 +73,7 @@ class EvalSubset(Rule):
     title = "the headline covers part of the validation set"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "log", "probe")
     precedents = (
         "README: validation always runs on the full split",
         "organiser on #1835, 28 Apr 2026; organiser on #2009, 2 May 2026",
