@@ -115,3 +115,6 @@ class Submission:
     body: str | None = None
     state: str | None = None
     metadata_note: str | None = None
+    opened: str | None = None
+    """The day (UTC, ISO 8601) on which it was opened: as GitHub tells it, else that of the first commit of the branch
+    that holds the newest record folder's files. None where neither is known."""

@@ -160,7 +160,9 @@ def test_findings_come_with_evidence_and_a_way_to_it(name: str) -> None:
     for o in verdict(name).outcomes:
         if o.status in (Status.ACTIVE, Status.LATENT):
             assert o.evidence, o.rule
-            assert o.call_path and o.call_path[0].function == "<module>", o.rule
+            # What only logs and documents show has no path through the code.
+            if any(e.file.endswith(".py") for e in o.evidence) and o.rule != "broken-script":
+                assert o.call_path and o.call_path[0].function == "<module>", o.rule
         assert o.reason.endswith(".") and "\n" not in o.reason
 
 
@@ -255,10 +257,10 @@ def test_minified_places_are_told_by_column() -> None:
 
 def test_claim_is_found_among_two_folders() -> None:
     judged = verdict("two-folders")
-    longer = "records/track_10min_16mb/2026-03-08_Longer"
+    longer = "records/track_non_record_16mb/2026-03-08_Longer"
     assert judged.submission.folder == longer
-    assert judged.submission.track == "record"
-    assert [f.folder for f in judged.other_folders] == ["records/track_10min_16mb/2026-03-01_Baseline"]
+    assert judged.submission.track == "non-record"
+    assert [f.folder for f in judged.other_folders] == ["records/track_non_record_16mb/2026-03-01_Baseline"]
     assert any("2 record folders" in note for note in judged.submission.notes)
     assert judged.run_config.reported.log_file == f"{longer}/train_seed42.log"
 
@@ -266,7 +268,9 @@ def test_claim_is_found_among_two_folders() -> None:
 def test_broken_script_says_where() -> None:
     text = (SUBMISSIONS / "broken-script" / "train_gpt.py").read_text(encoding="utf-8").split("\n")
     line = next(i for i, content in enumerate(text, 1) if content.endswith("model(x, y"))
-    for o in verdict("broken-script").outcomes:
+    code_rules = [o for o in verdict("broken-script").outcomes if o.status is Status.UNKNOWN]
+    assert {o.rule for o in code_rules} >= {"prequant-ttt", "eval-subset", "smeargate-bos-leak", "external-binary"}
+    for o in code_rules:
         assert f"{line}:" in o.reason, o.reason
 
 

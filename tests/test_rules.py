@@ -15,6 +15,7 @@ from auditor import engine
 from auditor.errors import UsageError
 from auditor.reading import Reading
 from auditor.sources import open_submission
+from auditor.sources.base import track_of
 from auditor.submission import Change, RecordFolder, Submission, SubmissionFile, SubmissionKind
 from auditor.verdict import Effect, Policy, Status
 from rules.base import Example, Finding, Rule
@@ -33,11 +34,11 @@ BY_SLUG = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.slug)
 
 
 def submission_of(files: Mapping[str, str]) -> Submission:
-    """A local submission of one folder."""
+    """A local submission of one folder, in the track that its submission.json names."""
     made = tuple(
         SubmissionFile(path, len(text.encode()), Change.ADDED, text.encode) for path, text in sorted(files.items())
     )
-    folder = RecordFolder(".", "unknown", made)
+    folder = RecordFolder(".", track_of(".", made), made)
     return Submission("example", None, None, None, None, SubmissionKind.RECORD, (folder,), made)
 
 

@@ -32,6 +32,7 @@ ANSWER = {
     "body": "by much",
     "state": "closed",
     "merged_at": None,
+    "created_at": "2026-01-02T23:59:59Z",
     "user": {"login": "someone"},
 }
 
@@ -117,6 +118,7 @@ def test_code_and_metadata(tmp_path: Path, remote: Repository, api: Api) -> None
     assert submission.repository == "owner/name"
     assert (submission.author, submission.title, submission.body) == ("someone", "A record", "by much")
     assert submission.state == "closed"
+    assert submission.opened == "2026-01-02"
     assert submission.metadata_note is None
     assert api.asked == [("/repos/owner/name/pulls/5", None)]
     assert len(steps) == 3

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import pygit2
@@ -29,6 +31,9 @@ _MAIN_REFS = (
 )
 _PULL_HEAD = re.compile(r"refs/pull/(\d+)/head")
 _PULL_NUMBER = re.compile(r"#(\d+)\b")
+
+MAX_COMMITS = 2_000
+"""How far back a branch is searched for the commit that began the submission."""
 
 NO_METADATA = "metadata unavailable: read from a local mirror"
 
@@ -118,6 +123,7 @@ class GitMirror:
             differences, start = self._changes(number, head, start)
             shown = source or f"{self._repository or self._path}#{number}"
             submission = self._build(number, head, start, differences, shown)
+            submission = replace(submission, opened=self._first_day(head, start, submission))
         except (pygit2.GitError, KeyError, ValueError) as error:
             reason = str(error).strip("'\"")
             raise SourceError(f"pull request {number} can't be read from {self._path}: {reason}") from error
@@ -197,6 +203,25 @@ class GitMirror:
             seen.update((d.path, d.new.oid) for d in self._differences(older, commit.tree_id) if d.new)
             older = commit.tree_id
         return seen
+
+    def _first_day(self, head: pygit2.Commit, start: _Base, submission: Submission) -> str | None:
+        """The day of the first commit that holds a file the submission adds to its newest record folder."""
+        added = [f.path for f in submission.files if f.change is Change.ADDED]
+        newest = max((f.path for f in submission.folders), default=None)
+        if newest:
+            added = [path for path in added if path.startswith(f"{newest}/")] or added
+        if not added:
+            return _day(head)
+        path = min(added, key=lambda p: (p.count("/"), "train_gpt" not in p, p))
+        folder, _, name = path.rpartition("/")
+        walker = self._repo.walk(head.id, SortMode.TOPOLOGICAL)
+        walker.hide(start.commit if start.commit is not None else self._main.id)
+        first = head
+        for commit in islice(walker, MAX_COMMITS):
+            tree = self._tree_at(commit.tree_id, folder) if folder else commit.tree_id
+            if tree is not None and any(base.shown_path(n) == name for n in self._entries(tree)):
+                first = min(first, commit, key=lambda c: c.author.time)
+        return _day(first)
 
     # -- what it changes
 
@@ -372,6 +397,14 @@ class MirrorSource:
 
     def load(self) -> Submission:
         return GitMirror(self.mirror, repository=self.repository).submission(self.number, self.source)
+
+
+def _day(commit: pygit2.Commit) -> str | None:
+    """The day (UTC) on which a commit was written; None if its clock was absurd."""
+    try:
+        return datetime.fromtimestamp(commit.author.time, UTC).date().isoformat()
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _subject(commit: pygit2.Commit) -> str:

@@ -53,6 +53,7 @@ _UNREACHABLE = re.compile(
     r"|returned error: (429|5\d\d)",
     re.IGNORECASE,
 )
+_DAY = re.compile(r"\d{4}-\d\d-\d\dT")
 _REFUSED = re.compile(
     r"not found|could not read (username|password)|authentication failed|terminal prompts disabled"
     r"|does not appear to be a git repository|returned error: 40[134]|permission denied",
@@ -72,6 +73,7 @@ class _Metadata:
     title: str | None = None
     body: str | None = None
     state: str | None = None
+    opened: str | None = None
     problem: str | None = None
 
 
@@ -128,8 +130,10 @@ class GitHubSource:
         self._progress(f"asking for the title and author of pull request {self._number}")
         metadata = self._metadata()
         note_or_none = f"metadata unavailable: {metadata.problem}" if metadata.problem else None
+        submission = mirror.submission(self._number, self._source, metadata_note=note_or_none)
         return replace(
-            mirror.submission(self._number, self._source, metadata_note=note_or_none),
+            submission,
+            opened=metadata.opened or submission.opened,
             author=metadata.author,
             title=metadata.title,
             body=metadata.body,
@@ -255,7 +259,7 @@ class GitHubSource:
                 http_cache=False,
             )
             response = client.rest.pulls.get(self._owner, self._name, self._number)
-            # Read as plain JSON: four fields are needed, and a change in any other must not lose them.
+            # Read as plain JSON: a few fields are needed, and a change in any other must not lose them.
             content = response.json()
         except RequestFailed as error:
             return _Metadata(problem=_refusal(error.response.status_code, bool(self._token)))
@@ -281,6 +285,7 @@ def _metadata_from(content: Any) -> _Metadata:
         author=text(user, "login") if isinstance(user, dict) else None,
         title=text(content, "title"),
         body=text(content, "body"),
+        opened=created[:10] if (created := text(content, "created_at")) and _DAY.match(created) else None,
         state="merged" if content.get("merged_at") else text(content, "state"),
     )
 
