@@ -52,8 +52,8 @@ class LaunchedConfiguration:
     def world_size(self) -> int | None:
         for run in self.run.claim_runs:
             told = run.facts.world_size
-            if told is not None and told.value.isdigit() and 0 < int(told.value) <= 64:
-                return int(told.value)
+            if told is not None and 0 < told.value <= 64:
+                return told.value
         return None
 
     def logged(self, attribute: str) -> str | None:

@@ -4,11 +4,11 @@
 are then asked by name; the code's own defaults are the caller's to add, as the weakest value.
 """
 
+from auditor.logs import LogFile, LoggedValue, Metric, RunFacts, RunLog
 from auditor.runconfig.claim import Claim, SeedClaim
 from auditor.runconfig.declared import Declaration
 from auditor.runconfig.evidence import Effective, ReportedLabel, RunEvidence
 from auditor.runconfig.launches import LaunchCommand
-from auditor.runconfig.logs import LogFile, LoggedValue, Metric, RunFacts, RunLog
 
 __all__ = [
     "Claim",

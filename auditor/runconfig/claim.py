@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from auditor.runconfig.text import decimal, decimals
 from auditor.submission import RecordFolder, SubmissionFile
+from auditor.text import decimal, decimals
 from auditor.verdict import SettingValue
 
 MAX_JSON_BYTES = 2 * 1024 * 1024

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from functools import cached_property
 
+from auditor.logs import Metric, RunLog, read_logs
 from auditor.runconfig.claim import Claim, read_claim
 from auditor.runconfig.declared import Declaration, find_declaration
 from auditor.runconfig.launches import (
@@ -19,10 +20,9 @@ from auditor.runconfig.launches import (
     read_launches,
     script_name,
 )
-from auditor.runconfig.logs import Metric, RunLog, read_logs
-from auditor.runconfig.shell import unresolved
-from auditor.runconfig.text import canonical, decimal, decimals
+from auditor.shell import unresolved
 from auditor.submission import RecordFolder
+from auditor.text import canonical, decimal, decimals
 from auditor.verdict import SettingValue
 
 _README_CLAIM = re.compile(

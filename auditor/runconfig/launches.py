@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from auditor.runconfig.claim import Claim
-from auditor.runconfig.shell import ShellCommand, ShellValue, assignments_only, commands
+from auditor.shell import ShellCommand, ShellValue, assignments_only, commands
 from auditor.submission import RecordFolder, SubmissionFile
 from auditor.verdict import SettingValue
 

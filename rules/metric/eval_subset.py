@@ -409,7 +409,7 @@ def _coverage(reading: Reading) -> Coverage | None:
         told = run.facts.val_tokens
         if told is None:
             continue
-        tokens = int("".join(c for c in told.value if c.isdigit()) or 0)
+        tokens = told.value
         if not tokens:
             continue
         implied = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auditor.runconfig.launches import read_markdown
-from auditor.runconfig.shell import assignments_only, commands, unresolved
+from auditor.shell import assignments_only, commands, unresolved
 
 
 def envs(text: str) -> list[dict[str, str]]:

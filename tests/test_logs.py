@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from auditor.runconfig.logs import Metric, RunLog, parse_log
+from auditor.logs import Fact, Metric, RunLog, parse_log
 
 SOURCE = '''"""A script whose docstring boasts of val_bpb: 1.0001."""
 import os
@@ -166,7 +166,8 @@ def test_source_that_lost_its_beginning() -> None:
 def test_a_traceback_is_not_source() -> None:
     failure = 'Traceback (most recent call last):\n  File "a.py", line 1\n    import x\n'
     run = one(f"seed:1\nstep:1/2 train_loss:2\n{failure}")
-    assert run.embedded_source == () and run.facts.traceback_line == 3 and run.facts.truncated
+    assert run.embedded_source == () and run.facts.truncated
+    assert [(t.line, t.value) for t in run.facts.tracebacks] == [(3, "")]
 
 
 def test_two_runs_in_one_file() -> None:
@@ -186,12 +187,13 @@ def test_facts() -> None:
         "Total submission size int8+zlib: 15,949,473 bytes\nfinal val_bpb:1.25\n"
     )
     facts = one(text).facts
-    assert facts.val_tokens is not None and (facts.val_tokens.value, facts.val_tokens.line) == ("62021632", 1)
-    assert facts.train_shards is not None and facts.train_shards.value == "80"
-    assert facts.world_size is not None and facts.world_size.value == "8"
-    assert facts.steps is not None and facts.steps.value == "900"
-    assert facts.stop_ms is not None and (facts.stop_ms.value, facts.stop_ms.line) == ("600123", 5)
-    assert [(n, v.value) for n, v in facts.byte_sizes] == [("Total submission size int8+zlib", "15949473")]
+    assert facts.val_tokens == Fact[int](value=62021632, line=1)
+    assert facts.train_shards is not None and facts.train_shards.value == 80
+    assert facts.world_size is not None and facts.world_size.value == 8
+    assert facts.steps == Fact[int](value=900, line=5)
+    assert facts.planned_steps is not None and facts.planned_steps.value == 20000
+    assert facts.train_ms == Fact[float](value=600123, line=5)
+    assert [(x.label, x.bytes, x.kind) for x in facts.sizes] == [("Total submission size int8+zlib", 15949473, "total")]
     assert not facts.truncated
 
 

@@ -1,0 +1,74 @@
+"""A log as lines: what is output and what is embedded source, and the line shapes every reader needs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from auditor.text import TextIndex
+
+PREFIX = re.compile(
+    r"^(?:\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,+:]*Z?\]?|\[\d\d:\d\d(?::\d\d)?[\d.,]*\]|"
+    r"\[?rank\s?:?\d+\]?:?|\[default\d+\]:?|(?:INFO|WARNING|DEBUG)(?::\w+)?:|\[\d+(?:\.\d+)?s\]))+\s*",
+    re.I,
+)
+NUMBER = r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?"
+STEP = re.compile(
+    r"(?i)^\W{0,3}(?:(?:step|s|iter(?:ation)?)\s*[:=# ]?\s*)?\d+\s*/\s*\d+|"
+    r"^\W{0,3}(?:step|iter(?:ation)?|s)\s*[:=# ]\s*\d+"
+)
+RULE = re.compile(r"^[=\-*]{20,}\s*$")
+
+
+@dataclass(frozen=True)
+class LoggedValue:
+    """A value as printed and its 1-based line."""
+
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One log: its text by line, and the 1-based inclusive line ranges that are embedded source code."""
+
+    path: str
+    index: TextIndex = field(repr=False)
+    embedded_source: tuple[tuple[int, int], ...] = ()
+
+    def in_source(self, line: int) -> bool:
+        """Whether a line belongs to embedded source."""
+        return any(first <= line <= last for first, last in self.embedded_source)
+
+    def outputs(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Character ranges of lines ``first`` to ``last`` that are output, not embedded source."""
+        index = self.index
+        ranges: list[tuple[int, int]] = []
+        begin = first
+        for low, high in (*self.embedded_source, (last + 1, last + 1)):
+            if high < begin:
+                continue
+            end = min(low - 1, last)
+            if begin <= end:
+                stop = index.starts[end] if end < len(index) else len(index.text)
+                ranges.append((index.starts[begin - 1], stop))
+            begin = max(begin, high + 1)
+            if begin > last:
+                break
+        return ranges
+
+    def find(self, pattern: str | re.Pattern[str], first: int = 1, last: int | None = None) -> list[LoggedValue]:
+        """Lines ``first`` to ``last`` that contain ``pattern`` (fixed text or regex), source left out."""
+        index = self.index
+        last = len(index) if last is None else min(last, len(index))
+        if first > last:
+            return []
+        begin = index.starts[first - 1]
+        end = index.starts[last] if last < len(index) else len(index.text)
+        regex = re.compile(re.escape(pattern)) if isinstance(pattern, str) else pattern
+        found: list[LoggedValue] = []
+        for match in regex.finditer(index.text, begin, end):
+            line = index.line_of(match.start())
+            if (not found or found[-1].line != line) and not self.in_source(line):
+                found.append(LoggedValue(index.line(line)[:2000], line))
+        return found
