@@ -21,8 +21,8 @@ from enum import StrEnum
 from statistics import median
 
 from auditor.contest import FIRST_SPLIT_VAL_TOKENS, VAL_BYTES, VAL_TOKENS
+from auditor.logs import Fact, Metric, RunLog
 from auditor.reading import Reading
-from auditor.runconfig.logs import LoggedValue, Metric, RunLog
 from auditor.verdict import Evidence
 
 CANONICAL_TOLERANCE = 0.005
@@ -177,9 +177,9 @@ def _per_token(metric: Metric) -> float | None:
 
 
 def _implied(
-    reading: Reading, run: RunLog, metric: Metric, per_token: float, counted: LoggedValue | None
+    reading: Reading, run: RunLog, metric: Metric, per_token: float, counted: Fact[int] | None
 ) -> ImpliedBytes | None:
-    tokens = _number(counted.value) if counted is not None else _assumed_tokens(reading, per_token)
+    tokens = counted.value if counted is not None else _assumed_tokens(reading, per_token)
     if not tokens:
         return None
     evidence = [reading.log_evidence(run.file, metric.line, metric.text, "loss and bits per byte, as logged")]
@@ -198,7 +198,7 @@ def _implied(
     )
 
 
-def _counted_tokens(run: RunLog, logs: Iterable[RunLog]) -> LoggedValue | None:
+def _counted_tokens(run: RunLog, logs: Iterable[RunLog]) -> Fact[int] | None:
     """The validation tokens that a run counts, or that an earlier run in the same file did."""
     if run.facts.val_tokens is not None:
         return run.facts.val_tokens
@@ -223,7 +223,3 @@ def _rounding(text: str | None, value: float | None) -> float:
         return 0.0
     digits = len(text.partition(".")[2])
     return 0.5 * 10.0**-digits / abs(value) if re.fullmatch(r"[\d.]+", text) else 0.0
-
-
-def _number(text: str) -> int:
-    return int(re.sub(r"\D", "", text) or 0)
