@@ -15,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Mapping_
+from dataclasses import replace
 from typing import Any, Protocol
 
 from auditor.index.program_index import ProgramIndex, is_all_but_last
@@ -95,7 +96,10 @@ RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
     "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
 }  # fmt: skip
+RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
 STOP, BREAK, NEXT = "return", "break", "continue"
+MIRRORED = {"Lt": "Gt", "Gt": "Lt", "LtE": "GtE", "GtE": "LtE"}
+OPPOSITE = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtE", "GtE": "Lt", "Gt": "LtE", "LtE": "Gt"}
 
 
 class Configuration(Protocol):
@@ -208,6 +212,7 @@ class Interpreter:
         self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
         self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
+        self.carried_by: dict[int, frozenset[str]] = {}
 
     # -- entry -------------------------------------------------------------------------------------------
 
@@ -404,7 +409,8 @@ class Interpreter:
         for negated, body in ((False, node.body), (True, node.orelse)):
             scope.names = dict(before)
             unset = test.settings if "unset" in test.roles else EMPTY
-            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated))
+            rounds = frozenset(r for r in test.roles if r.startswith("round:"))
+            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated, rounds))
             try:
                 flows.append(self.block(body, scope) if body else None)
             finally:
@@ -443,7 +449,7 @@ class Interpreter:
             settings=test.settings,
             detail="clock" if "clock" in test.roles else "break",
         )
-        self.loops[-1] = Loop(loop.id, loop.node, loop.roles | {f"cut:{cut.seq}"}, loop.frame)
+        self.loops[-1] = replace(loop, roles=loop.roles | {f"cut:{cut.seq}"})
 
     def skip(self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str]) -> None:
         if settings and not settings <= RANK_NAMES:
@@ -454,9 +460,9 @@ class Interpreter:
         if self.is_empty(iterable):
             self.skip(node, node.body, iterable.settings)
             return self.block(node.orelse, scope)
-        item = self.element(iterable)
-        self.bind(node.target, item, scope)
-        flow = self.loop_body(node, node.body, scope, self.loop_roles(iterable))
+        loop = self.next_serial()
+        self.bind(node.target, _moved(self.element(iterable), frozenset({f"at:{loop}"})), scope)
+        flow = self.loop_body(node, node.body, scope, self.loop_roles(iterable), loop, iterable.settings)
         if flow == STOP:
             return STOP
         return self.block(node.orelse, scope) if node.orelse else None
@@ -467,14 +473,28 @@ class Interpreter:
             # A counter that starts at a constant says nothing about later rounds; a setting does.
             self.skip(node, node.body, test.settings)
             return None
-        flow = self.loop_body(node, node.body, scope, self.loop_roles(test))
+        flow = self.loop_body(node, node.body, scope, self.loop_roles(test), self.next_serial(), test.settings)
         return STOP if flow == STOP and not _can_break(node.body) else None
 
     def loop_roles(self, value: Value) -> frozenset[str]:
-        return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const")))
+        return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const", "rounds:", "unset")))
 
-    def loop_body(self, node: ast.AST, body: Sequence[ast.stmt], scope: Scope, roles: frozenset[str]) -> str | None:
-        self.loops.append(Loop(self.next_serial(), node, roles, self.frames[-1].id if self.frames else 0))
+    def loop_body(
+        self,
+        node: ast.AST,
+        body: Sequence[ast.stmt],
+        scope: Scope,
+        roles: frozenset[str],
+        loop: int,
+        settings: frozenset[str],
+    ) -> str | None:
+        self.loops.append(Loop(loop, node, roles, self.frames[-1].id if self.frames else 0, settings))
+        for name in self.carried(node, body):
+            # A counter that the loop advances: its value is that of the first round, its place moves.
+            counter = scope.names.get(name)
+            if isinstance(counter, Const) and type(counter.value) is int:
+                moved = counter.roles | {f"at:{loop}"}
+                scope.names[name] = Const(value=counter.value, settings=counter.settings, roles=moved)
         before = dict(scope.names)
         try:
             flow = self.block(body, scope)
@@ -486,6 +506,19 @@ class Interpreter:
             if old is not None and old is not value and isinstance(value, Const):
                 scope.names[name] = Value(roles=old.roles | value.roles, settings=old.settings | value.settings)
         return flow if flow == STOP else None
+
+    def carried(self, node: ast.AST, body: Sequence[ast.stmt]) -> frozenset[str]:
+        """Names that a round of this loop changes from what the round before left."""
+        if id(node) not in self.carried_by:
+            names = set()
+            for statement in body:
+                for part in ast.walk(statement):
+                    if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Name):
+                        names.add(part.target.id)
+                    elif isinstance(part, ast.Assign) and not isinstance(part.value, ast.Constant):
+                        names.update(t.id for t in part.targets if isinstance(t, ast.Name))
+            self.carried_by[id(node)] = frozenset(names)
+        return self.carried_by[id(node)]
 
     def s_with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> str | None:
         quiet = 0
@@ -712,6 +745,8 @@ class Interpreter:
                 elif target.attr == "data" or "param:" in "".join(option.roles):
                     if "grad" in value.roles:
                         self.step_event(target, option, value.roles)
+                    elif "nn" not in value.roles:
+                        self.reset_event(target, option)
                     option.roles |= value.roles
         elif isinstance(target, ast.Subscript):
             holder = self.eval(target.value, scope)
@@ -900,7 +935,10 @@ class Interpreter:
         result: Value | None = None
         for option in options_of(holder):
             result = join(result, self.item(option, key))
-        return result or Value()
+        if result is None:
+            return Value()
+        places = _places(key.roles)
+        return _moved(result, places) if places and (result.roles or type(holder) is Value) else result
 
     def item(self, holder: Value, key: Value) -> Value:
         if isinstance(holder, Seq):
@@ -933,7 +971,8 @@ class Interpreter:
         if isinstance(holder, Const) and isinstance(holder.value, (str, bytes)):
             known = _known_slice(lower, upper, step)
             return Const(value=holder.value[known], settings=holder.settings) if known else Value()
-        if isinstance(holder, Seq) and (known := _known_slice(lower, upper, step)) is not None:
+        places = _places(roles_of((lower, upper)))
+        if isinstance(holder, Seq) and not places and (known := _known_slice(lower, upper, step)) is not None:
             return Seq(items=holder.items[known], roles=holder.roles, settings=holder.settings)
         roles = holder.roles
         # A slice that starts at a place worked out at run time is one piece of many, not the part that is kept.
@@ -960,6 +999,11 @@ class Interpreter:
             roles |= frozenset(r for r in upper.roles if r.startswith("cut:"))
         if moving:
             roles -= {"whole"}
+            for bound in (lower, upper):
+                if bound is not None:
+                    roles |= _places(bound.roles)
+            if "val" in roles and "nn" not in roles:
+                roles |= {f"piece:{self.next_serial()}"}
         if upper is not None and "random" in upper.roles | (lower.roles if lower else EMPTY) and "val" in roles:
             roles |= {"random"}
         return Value(roles=roles, settings=holder.settings, born=holder.born)
@@ -1048,7 +1092,7 @@ class Interpreter:
             roles |= deep_roles(value, 1)
         roles = _through_call(roles)
         if any(r.startswith("param:") for r in function.roles) and ("val" in roles or "train" in roles):
-            roles |= {"nn"}
+            roles = self.passed(roles)
         return Value(roles=roles, settings=settings_of(values))
 
     def apply(self, target: Object, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
@@ -1066,7 +1110,7 @@ class Interpreter:
                 return self.network(bound, arguments, keywords, node)
         roles = _through_call(roles_of(values) | {f"param:{target.serial}"}) - {"prev"}
         if target.is_module or target.kind.name.startswith("torch."):
-            roles |= {"nn"}
+            roles = self.passed(roles)
         return Value(roles=roles)
 
     def network(self, function: Function, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
@@ -1089,12 +1133,18 @@ class Interpreter:
             detail=",".join(sorted(given)),
         )
         index = self.index_of(function)
+        if self.loops and isinstance(receiver, Object) and index.resets(function.node) and not roles & {"val", "train"}:
+            self.reset_event(node, Value(roles=frozenset({f"param:{receiver.serial}"})))
         if index.trains(function.node):
             entered = self.enter(function, arguments, keywords, node, force=True)
             roles |= entered.roles
         elif self.follow_passes and index.mixes(function.node):
             roles |= self.follow(function, arguments, keywords, node, given) - OF_THE_PASS
-        return Value(roles=_through_call(roles) | {"nn"}, settings=settings_of(values))
+        return Value(roles=self.passed(_through_call(roles)), settings=settings_of(values))
+
+    def passed(self, roles: frozenset[str]) -> frozenset[str]:
+        """The roles of what a forward pass yields now: those of what it was given, and when it ran."""
+        return frozenset(r for r in roles if not r.startswith("pass:")) | {"nn", f"pass:{self.steps}"}
 
     def follow(
         self,
@@ -1248,6 +1298,8 @@ class Interpreter:
 
     def instantiate(self, cls: Class, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         made = Object(kind=cls, born=self.frames[-1].id if self.frames else 0)
+        if self.loops:
+            self.trace.made_in[made.serial] = tuple(loop.id for loop in self.loops)
         self.touch(made)
         values = [*arguments, *keywords.values()]
         if cls.is_optimizer:
@@ -1507,6 +1559,8 @@ class Interpreter:
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
+            if owned and name in RESETTING and not given & {"grad", "nn"}:
+                self.reset_event(node, holder)
             if self.is_score(given) and name in (
                 "add_",
                 "copy_",
@@ -1519,6 +1573,8 @@ class Interpreter:
                 # A saved state that is mixed with live parameters is no longer the saved state.
                 given = given | frozenset(f"{r}~live" for r in given if r.startswith("param:") and "~" not in r)
             holder.roles |= given
+            if name == "requires_grad_" and not owned and not (arguments and not _true(arguments[0])):
+                holder.roles |= self.new_leaf()
             return holder
         if name in ("append", "extend", "put", "appendleft", "add", "update", "write", "index_put_"):
             if self.is_score(given) and name in ("append", "extend", "put"):
@@ -1620,7 +1676,14 @@ class Interpreter:
             roles=roles,
             value=target,
             text=" ".join(sorted(r for r in owned if r.startswith("param:"))),
+            detail=" ".join(sorted(r for r in owned if r.startswith("leaf:"))),
         )
+
+    def reset_event(self, node: ast.AST, target: Value) -> None:
+        """Parameters are overwritten with what does not come from a gradient, inside a loop."""
+        owned = sorted(r for r in deep_roles(target, 2) if r.startswith("param:") and "~" not in r)
+        if owned and self.loops and not self.passes:
+            self.emit(Kind.RESET, node, text=" ".join(owned))
 
     def is_score(self, roles: frozenset[str]) -> bool:
         """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
@@ -1712,7 +1775,7 @@ class Interpreter:
             roles = EMPTY
             for value in values:
                 roles |= deep_roles(value, 3)
-            made = Object(kind=function, roles=frozenset(r for r in roles if r.startswith("param:")))
+            made = Object(kind=function, roles=frozenset(r for r in roles if r.startswith(("param:", "leaf:"))))
             made.born = self.frames[-1].id if self.frames else 0
             return made
         if name.startswith("torch.nn.") and not name.startswith(("torch.nn.functional", "torch.nn.utils")):
@@ -1725,6 +1788,8 @@ class Interpreter:
                         made.attributes["*"] = Seq(items=arguments)
                 self.adopt(made, values)
                 return made
+        if name.startswith(("torch.nn.init.", "torch._foreach_copy_", "torch._foreach_zero_")) and arguments:
+            self.reset_event(node, arguments[0])
         if name == "print" or "log" in name:
             self.metric(node, values)
         if self.passes:
@@ -1749,9 +1814,10 @@ class Interpreter:
         if leaf in ("zeros", "zeros_like", "full", "empty", "ones", "empty_like") and name.startswith(
             ("torch", "numpy", "jax", "mlx")
         ):
-            return Value(born=self.frames[-1].id if self.frames else 0)
+            return Value(born=self.frames[-1].id if self.frames else 0, roles=self.leaf(keywords))
         if leaf == "tensor" and values and not roles_of(values):
-            return Value(born=self.frames[-1].id if self.frames else 0, settings=settings_of(values))
+            born = self.frames[-1].id if self.frames else 0
+            return Value(born=born, settings=settings_of(values), roles=self.leaf(keywords))
         roles = EMPTY
         for value in values:
             roles |= deep_roles(value, 1)
@@ -1763,6 +1829,15 @@ class Interpreter:
         if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
         return Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+
+    def leaf(self, keywords: dict[str, Value]) -> frozenset[str]:
+        """The role of a tensor that is made to be optimised by itself, outside of any network."""
+        return self.new_leaf() if _true(keywords.get("requires_grad", Value())) else EMPTY
+
+    def new_leaf(self) -> frozenset[str]:
+        serial = self.next_serial()
+        self.trace.made_in[-serial] = tuple(loop.id for loop in self.loops)
+        return frozenset({f"leaf:{serial}"})
 
     def in_forward(self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value | None:
         """Attention, shifts and masks inside a forward pass; None for everything else."""
@@ -1826,7 +1901,7 @@ class Interpreter:
         if isinstance(left, Const) and isinstance(right, Const):
             known = _arithmetic(op, left.value, right.value)
             if known is not None:
-                return Const(value=known, settings=settings)
+                return Const(value=known, settings=settings, roles=_places(left.roles | right.roles))
         if op is ast.Div and not isinstance(left, Const) and isinstance(_text(right), str):
             left = left if left.text is not None else Value(text=HOLE, roles=left.roles)  # a path and a name
         if op is ast.Div or op is ast.Add or op is ast.Mod:
@@ -1904,7 +1979,7 @@ class Interpreter:
             truth = self.truth(value)
             if truth is not None:
                 return Const(value=not truth, settings=value.settings)
-            return Value(roles=value.roles, settings=value.settings)
+            return Value(roles=frozenset(map(_opposite, value.roles)), settings=value.settings)
         if isinstance(value, Const) and isinstance(value.value, (int, float)) and isinstance(node.op, ast.USub):
             return Const(value=-value.value, settings=value.settings)
         return Value(roles=value.roles, settings=value.settings)
@@ -1961,7 +2036,21 @@ class Interpreter:
         equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq))
         if equality and roles & {"val", "train", "tokens", "random"} and not roles & {"nn", "val.len"}:
             roles |= {"boundary"}  # tokens compared with a value: where documents start
-        return Value(roles=roles, settings=settings)
+        return Value(roles=roles | self.rounds(node, values), settings=settings)
+
+    @staticmethod
+    def rounds(node: ast.Compare, values: list[Value]) -> frozenset[str]:
+        """Which rounds of a loop a comparison of its counter selects, as ``round:LOOP:OPERATOR:NUMBER``."""
+        if len(values) != 2 or not (_places(values[0].roles) or _places(values[1].roles)):
+            return EMPTY
+        name = type(node.ops[0]).__name__
+        if not _places(values[0].roles):
+            values = values[::-1]
+            name = MIRRORED.get(name, name)
+        loop = max(int(r[3:]) for r in _places(values[0].roles))
+        other = values[1]
+        number = other.value if isinstance(other, Const) and isinstance(other.value, int) else "?"
+        return frozenset({f"round:{loop}:{name}:{number}"})
 
     def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
         if op in (ast.In, ast.NotIn):
@@ -2167,7 +2256,7 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
     settings = settings_of(a)
     if a and all(isinstance(v, Const) and isinstance(v.value, (int, float)) for v in a):
         numbers = [v.value for v in a if isinstance(v, Const)]
-        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings)
+        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings, roles=_places(roles_of(a)))
     roles = roles_of(a)
     if f.name == "min" and "val.len" in roles and "iter" not in roles:
         for value in a:
@@ -2199,7 +2288,11 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
                 return Value(roles=frozenset({"empty"}), settings=settings)
         except TypeError:
             return Value(settings=settings)
-        return Value(roles=frozenset({"const"}), settings=settings)
+        known = {"const"}
+        step = a[2].value if len(a) > 2 and isinstance(a[2], Const) else 1
+        if isinstance(stop.value, int) and isinstance(start.value, int) and isinstance(step, int) and step:
+            known.add(f"rounds:{len(range(start.value, stop.value, step))}")
+        return Value(roles=_places(roles_of(bounds)) | known, settings=settings)
     roles = roles_of(bounds)
     if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
         roles |= {f"per:{abs(a[2].value)}"}
@@ -2208,6 +2301,13 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
 
 def _x_first(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     return a[0] if a else Value()
+
+
+def _x_parameter(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    value = a[0] if a else Value()
+    if type(value) is Value and not (i.frames and i.frames[-1].function.endswith("__init__")):
+        value.roles |= i.new_leaf()
+    return value
 
 
 def _x_list(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2278,6 +2378,8 @@ def _x_deepcopy(i: Interpreter, f: External, a: list[Value], k: dict[str, Value]
     if a and isinstance(a[0], Object):
         made = Object(kind=a[0].kind, attributes=dict(a[0].attributes), roles=a[0].roles)
         made.born = i.frames[-1].id if i.frames else 0
+        if i.loops:
+            i.trace.made_in[made.serial] = tuple(loop.id for loop in i.loops)
         return made
     return a[0] if a else Value()
 
@@ -2365,7 +2467,7 @@ EXTERNALS: dict[str, Handler] = {
     "functools.wraps": _x_wraps, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
     "runpy.run_module": _x_delegate, "importlib.import_module": _x_delegate, "__import__": _x_delegate,
     "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
-    "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_first, "torch.from_numpy": _x_first,
+    "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_parameter, "torch.from_numpy": _x_first,
 }  # fmt: skip
 
 STATEMENTS: dict[type[ast.stmt], Any] = {
@@ -2468,7 +2570,7 @@ def _parameter_names(function: Function) -> list[str]:
 
 def _length(value: Value) -> Value:
     """The length of ``value``: of validation data it keeps only that it is such a length."""
-    roles = frozenset(r for r in value.roles if r.startswith(("cut:", "per:")))
+    roles = frozenset(r for r in value.roles if r.startswith(("cut:", "per:", "at:")))
     if value.roles & {"whole", "val.len"}:
         roles |= {"val.len"}
     if "iter" in value.roles:
@@ -2485,6 +2587,31 @@ def _text(value: Value) -> str | None:
     if isinstance(value, Const):
         return value.value if isinstance(value.value, str) else None
     return value.text
+
+
+def _opposite(role: str) -> str:
+    """The role of a negated comparison: other rounds of the loop are selected."""
+    if not role.startswith("round:"):
+        return role
+    loop, operator_, number = role[6:].split(":")
+    return f"round:{loop}:{OPPOSITE.get(operator_, operator_)}:{number}"
+
+
+def _places(roles: frozenset[str]) -> frozenset[str]:
+    """The loops whose round a value with these roles depends on."""
+    return frozenset(r for r in roles if r.startswith("at:")) if roles else EMPTY
+
+
+def _moved(value: Value, places: frozenset[str]) -> Value:
+    """``value``, marked as being another one in every round of these loops. What is kept in place stays itself."""
+    if value.roles & {"nn", "grad"} or any(r.startswith(("param:", "score:", "state:")) for r in value.roles):
+        return value
+    if isinstance(value, Seq):
+        items = [_moved(item, places) for item in value.items]
+        return Seq(items=items, roles=value.roles | places, settings=value.settings, born=value.born)
+    if type(value) is Value:
+        return Value(roles=value.roles | places, settings=value.settings, text=value.text, born=value.born)
+    return value
 
 
 def _true(value: Value) -> bool:

@@ -33,6 +33,12 @@ MATTERS = TRAINING | frozenset(
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 LONG_TEXT = 80
+RESETS = frozenset(
+    {
+        "zero_", "copy_", "fill_", "normal_", "uniform_", "zeros_", "kaiming_uniform_", "trunc_normal_",
+        "reset_parameters",
+    }
+)  # fmt: skip
 COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset", "size", "mean", "sum", "log"})
 
 
@@ -253,6 +259,11 @@ class ProgramIndex:
     def interesting(self, node: ast.AST) -> bool:
         """Whether following a call to this function can tell the rules anything."""
         return id(node) in self._interesting or id(node) not in self.functions
+
+    def resets(self, node: ast.AST) -> bool:
+        """Whether this method puts fixed values into its object's parameters (``reset``, ``reinit``, ...)."""
+        facts = self.functions.get(id(node))
+        return facts is not None and facts.node.name != "forward" and bool(facts.names & RESETS)
 
     def trains(self, node: ast.AST) -> bool:
         """Whether this function can run a backward pass."""

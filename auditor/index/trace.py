@@ -27,6 +27,7 @@ class Kind(StrEnum):
     DATA = "data"  # a public data set is opened by name, instead of the contest's shards
     DELEGATE = "delegate"  # another file that the submission does not hold is run
     SERIALIZE = "serialize"  # a model or bytes are written to a file
+    RESET = "reset"  # parameters are overwritten, inside a loop, with what no gradient made
     LOAD = "load"  # parameters are loaded into an object
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
     MODEL_CALL = "model call"  # a network is applied
@@ -55,16 +56,24 @@ class Guard:
     truth: bool | None
     settings: frozenset[str]
     negated: bool = False
+    rounds: frozenset[str] = frozenset()
+    """Which rounds of a loop the condition selects (see :mod:`auditor.index.values`, ``round:``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop being executed: one serial number each time it is entered."""
+    """A loop being executed: one serial number each time it is entered.
+
+    ``roles`` say what it runs over: ``const`` a known number of rounds (``rounds:N``), ``unset`` an unknown setting,
+    ``val``/``val.len`` the validation tokens or their length, ``cut:N`` a selection of them.
+    """
 
     id: int
     node: ast.AST
     roles: frozenset[str]
     frame: int
+    settings: frozenset[str] = frozenset()
+    """Settings that decide how many rounds there are."""
 
 
 @dataclass(slots=True)
@@ -127,6 +136,8 @@ class Trace:
     """object serial → (time, call ids on the stack) of each use."""
     parents: dict[int, int] = field(default_factory=dict)
     """object serial of a network → that of the network it is part of."""
+    made_in: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """object serial (of a tensor optimised by itself: minus its ``leaf:`` number) → loops in which it was made."""
     captures: list[tuple[int, int]] = field(default_factory=list)
     """(time, object serial) for each state_dict() taken."""
     loop_end: dict[int, int] = field(default_factory=dict)

@@ -8,7 +8,9 @@ A value carries three things the rules ask for:
   gradient; ``param:N``/``state:N@T``: parameters / a saved state of object N; ``score:N``: the loss of
   score event N; ``cut:N``: went through selection N; ``val.len``: a length of the validation tokens;
   ``boundary``: tokens compared with a value; ``prev``: moved by one position; ``unset``: an unknown
-  setting);
+  setting; ``at:L``: another value in every round of loop L; ``round:L:Eq:0``: true in that round of loop
+  L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``pass:T``: came out
+  of the forward pass at time T; ``leaf:N``: a tensor optimised by itself, outside of any network);
 * the *settings* (environment variables, command line flags) its value depends on.
 """
 

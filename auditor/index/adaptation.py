@@ -1,0 +1,210 @@
+"""Order of scoring and training: how each gradient step on validation tokens stands to the reported scores.
+
+Facts about a trace that several rules ask for. Everything is read from the order of events, the loops that they
+share, and the roles that say which tokens they use (:mod:`auditor.index.values`); no name of any submission
+counts. A *round* is one execution of a loop's body, a *span* the tokens that an expression covers in it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from auditor.index.trace import Event, Kind, Loop, Trace
+
+SELECTS: dict[str, Callable[[int, int], bool]] = {
+    "Eq": lambda a, b: a == b,
+    "NotEq": lambda a, b: a != b,
+    "Lt": lambda a, b: a < b,
+    "LtE": lambda a, b: a <= b,
+    "Gt": lambda a, b: a > b,
+    "GtE": lambda a, b: a >= b,
+}
+
+
+class Order(StrEnum):
+    """How a step on validation tokens stands to one reported score."""
+
+    SCORED_FIRST = "scored first"
+    """Each span is scored before it is trained on, and never again."""
+    SCORED_AGAIN = "scored again"
+    """A loop returns to the same tokens: they are scored in a round that follows training on them."""
+    TRAINED_FIRST = "trained first"
+    """In one round, the span is trained on and then scored by the changed parameters."""
+    UNCLEAR = "unclear"
+    """Trained, then scored, in one round; that both use the same tokens could not be shown."""
+    OWN_TENSORS = "own tensors"
+    """As :attr:`TRAINED_FIRST`, but what is optimised are tensors made in this round, outside of any network (SLOT)."""
+    APART = "apart"
+    """No loop of the evaluation holds both."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One step and one reported score: their order, the loop that decides it, and why."""
+
+    step: Event
+    score: Event
+    order: Order
+    loop: Loop | None = None
+    kept: str = ""
+    """For :attr:`Order.SCORED_AGAIN`: ``last`` or ``some`` rounds are kept, or ``every`` one."""
+
+
+def share_loop(score: Event, step: Event) -> bool:
+    """Whether both happen in one and the same execution of a loop inside the evaluation."""
+    return bool(shared_loops(score, step))
+
+
+def shared_loops(score: Event, step: Event) -> list[Loop]:
+    """The loops of the evaluation whose one execution holds both, outermost first."""
+    own = {f.id for f in score.own_frames} | {score.frame}
+    ids = {loop.id for loop in step.loops}
+    return [loop for loop in score.loops if loop.frame in own and loop.id in ids]
+
+
+def owners(step: Event) -> set[int]:
+    """Serials of the networks whose parameters the step changes."""
+    return {int(r.removeprefix("param:").split("~")[0]) for r in (step.text or "").split()}
+
+
+def leaves(step: Event) -> set[int]:
+    """Numbers of the tensors outside of any network that the step changes (the roles ``leaf:N``)."""
+    return {int(r.removeprefix("leaf:")) for r in step.detail.split()}
+
+
+def root(trace: Trace, serial: int) -> int:
+    """The network that the object ``serial`` is part of."""
+    for _ in range(20):
+        if serial not in trace.parents:
+            return serial
+        serial = trace.parents[serial]
+    return serial
+
+
+def moves(roles: Iterable[str], loop: Loop) -> bool:
+    """Whether a value with these roles is another one in every round of ``loop``."""
+    return f"at:{loop.id}" in roles
+
+
+def last_pass(event: Event) -> int | None:
+    """When the newest forward pass ran that ``event``'s value came out of; None if none is known."""
+    times = [int(r.removeprefix("pass:")) for r in event.roles if r.startswith("pass:")]
+    return max(times, default=None)
+
+
+def pieces(event: Event) -> set[str]:
+    """The cuts of the validation tokens that ``event``'s value depends on."""
+    return {r for r in event.roles if r.startswith("piece:")}
+
+
+def number_of_rounds(loop: Loop) -> int | None:
+    """How many rounds a loop over a known range has; None where that is not known."""
+    known = [int(r.removeprefix("rounds:")) for r in loop.roles if r.startswith("rounds:")]
+    return known[0] if known else None
+
+
+def first_number(loop: Loop) -> int:
+    """What the counter of ``for i in range(...)`` starts at."""
+    source = loop.node.iter if isinstance(loop.node, (ast.For, ast.AsyncFor)) else None
+    if isinstance(source, ast.Call) and len(source.args) > 1:
+        start = source.args[0]
+        if isinstance(start, ast.Constant) and isinstance(start.value, int):
+            return start.value
+    return 0
+
+
+def kept_rounds(event: Event, loop: Loop) -> set[int] | None:
+    """The rounds of ``loop`` (0 is the first) in which ``event`` happens, by the conditions on its path.
+
+    None where a condition on the round can't be told. At most the first 1,000 rounds are looked at.
+    """
+    count = min(number_of_rounds(loop) or 2, 1000)
+    first = first_number(loop)
+    kept = set(range(count))
+    for guard in event.guards:
+        for role in guard.rounds:
+            number, name, bound = role.removeprefix("round:").split(":")
+            if int(number) != loop.id:
+                continue
+            if bound == "?" or name not in SELECTS:
+                return None
+            kept = {k for k in kept if SELECTS[name](first + k, int(bound)) is not guard.negated}
+    return kept
+
+
+def repeats(loop: Loop, score: Event) -> bool:
+    """Whether the loop is one over rounds (epochs, passes) that all score the same tokens."""
+    if not isinstance(loop.node, ast.For) or not loop.roles & {"const", "unset"}:
+        return False
+    return not moves(score.roles, loop) and "random" not in score.roles and number_of_rounds(loop) != 1
+
+
+def renewed(trace: Trace, step: Event, loop: Loop) -> bool:
+    """Whether what the step changes is made anew, reset or loaded in every round of ``loop``."""
+    targets = owners(step)
+    whole = targets | {root(trace, o) for o in targets}
+    made = [trace.made_in.get(o, ()) for o in targets] + [trace.made_in.get(-n, ()) for n in leaves(step)]
+    if made and all(loop.id in loops for loops in made):
+        return True
+    for event in trace.events:
+        if event.kind is Kind.RESET:
+            reset = {int(r.removeprefix("param:")) for r in (event.text or "").split()}
+        elif event.kind is Kind.LOAD:
+            serial = getattr(event.value, "serial", None)
+            reset = {serial} if serial is not None else whole
+        else:
+            continue
+        if not reset & whole or loop.id not in {inner.id for inner in event.loops}:
+            continue
+        kept = kept_rounds(event, loop)
+        if kept is None or kept != {0}:
+            return True
+    return False
+
+
+def relation(trace: Trace, score: Event, step: Event) -> Relation:
+    """How ``step`` stands to ``score``; both are events of ``trace``."""
+    shared = shared_loops(score, step)
+    if not shared:
+        return Relation(step, score, Order.APART)
+    for loop in shared:
+        if repeats(loop, score) and not renewed(trace, step, loop):
+            kept = kept_rounds(score, loop)
+            if kept == {0}:
+                continue
+            count = number_of_rounds(loop)
+            if kept is None or (count is None and "unset" in loop.roles):
+                return Relation(step, score, Order.UNCLEAR, loop)
+            how = "every" if len(kept) == min(count or 2, 1000) else "last" if kept == {(count or 0) - 1} else "some"
+            return Relation(step, score, Order.SCORED_AGAIN, loop, how)
+    inner = shared[-1]
+    newest = last_pass(score)
+    if step.seq > score.seq or newest is None or newest < step.time:
+        return Relation(step, score, Order.SCORED_FIRST, inner)
+    if _undone(trace, step, score):
+        return Relation(step, score, Order.SCORED_FIRST, inner)
+    if not owners(step):
+        made = [trace.made_in.get(-n, ()) for n in leaves(step)]
+        if not made or all(inner.id in loops for loops in made):
+            return Relation(step, score, Order.OWN_TENSORS, inner)
+    if not moves(score.roles, inner) and not moves(step.roles, inner):
+        known = isinstance(inner.node, ast.For) and "const" in inner.roles
+        return Relation(step, score, Order.TRAINED_FIRST if known else Order.UNCLEAR, inner)
+    scored, trained = pieces(score), pieces(step)
+    same = bool(scored) and scored <= trained
+    return Relation(step, score, Order.TRAINED_FIRST if same else Order.UNCLEAR, inner)
+
+
+def _undone(trace: Trace, step: Event, score: Event) -> bool:
+    """Whether the parameters are put back between the step and the score."""
+    whole = owners(step) | {root(trace, o) for o in owners(step)}
+    return any(serial in whole and saved < step.time < when <= score.time for when, serial, saved in trace.restores)
+
+
+def relations(trace: Trace, scores: Sequence[Event]) -> list[Relation]:
+    """Every pair of a reported score and a step on validation tokens."""
+    steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles]
+    return [relation(trace, score, step) for step in steps for score in scores]

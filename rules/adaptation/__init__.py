@@ -1,0 +1,1 @@
+"""Rules about state that is adapted while validation tokens are scored."""
