@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from auditor.logs.lines import NUMBER, PREFIX, STEP
-from auditor.logs.metrics import is_progress
+from auditor.logs.metrics import is_progress, line_metrics
 from auditor.logs.model import (
     CalibrationSource,
     Fact,
@@ -218,8 +218,10 @@ def _timers(run: RunLog) -> Iterator[Timer]:
         count += 1
         if count > MAX_TIMERS:
             return
-        label = _LABEL_END.sub("", before).strip()[:160] or before.strip()[:160]
-        yield Timer(label=label, ms=_milliseconds(match[1], match[2]), kind=_timer_kind(line), line=number)
+        metric = next(line_metrics(line, number), None)
+        label = metric.label if metric is not None else _LABEL_END.sub("", before).strip()[:160] or before.strip()[:160]
+        kind = "eval" if metric is not None else _timer_kind(line)
+        yield Timer(label=label, ms=_milliseconds(match[1], match[2]), kind=kind, line=number)
 
 
 def _timer_kind(line: str) -> TimerKind:
