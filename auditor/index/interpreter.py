@@ -18,7 +18,7 @@ from collections.abc import Mapping as Mapping_
 from dataclasses import replace
 from typing import Any, Protocol
 
-from auditor.index.program_index import ProgramIndex, is_all_but_last
+from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
 from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, SkippedBranch, Trace
 from auditor.index.values import (
     EMPTY,
@@ -213,6 +213,8 @@ class Interpreter:
         self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
         self.carried_by: dict[int, frozenset[str]] = {}
+        self.hooks: dict[int, tuple[Value, frozenset[str]]] = {}  # forward hooks not yet removed, and whose they are
+        self.observed: set[tuple[int, frozenset[str]]] = set()
 
     # -- entry -------------------------------------------------------------------------------------------
 
@@ -735,6 +737,8 @@ class Interpreter:
                     self.bind(part, self.part(value), scope)
         elif isinstance(target, ast.Attribute):
             holder = self.eval(target.value, scope)
+            if target.attr == "forward":
+                self.replace_forward(holder, value)
             for option in options_of(holder):
                 if isinstance(option, (Object, Class)):
                     self.adopt(option, [value])
@@ -1108,6 +1112,7 @@ class Interpreter:
                 if not target.is_module:
                     return self.enter(bound, arguments, keywords, node)
                 return self.network(bound, arguments, keywords, node)
+        self.observe(target, roles_of(values), node)
         roles = _through_call(roles_of(values) | {f"param:{target.serial}"}) - {"prev"}
         if target.is_module or target.kind.name.startswith("torch."):
             roles = self.passed(roles)
@@ -1122,6 +1127,7 @@ class Interpreter:
         if isinstance(receiver, Object):
             self.touch(receiver)
             roles |= {f"param:{receiver.serial}"}
+            self.observe(receiver, roles_of(values), node)
         names = _parameter_names(function)
         given = {**dict(zip(names, arguments, strict=False)), **keywords}
         self.emit(
@@ -1145,6 +1151,64 @@ class Interpreter:
     def passed(self, roles: frozenset[str]) -> frozenset[str]:
         """The roles of what a forward pass yields now: those of what it was given, and when it ran."""
         return frozenset(r for r in roles if not r.startswith("pass:")) | {"nn", f"pass:{self.steps}"}
+
+    def hook(self, holder: Value, arguments: list[Value]) -> Value:
+        """Register a forward hook on a network or a part of it; the result is its handle."""
+        serial = self.next_serial()
+        if arguments:
+            self.hooks[serial] = (arguments[0], frozenset(r for r in deep_roles(holder, 1) if r.startswith("param:")))
+        return Value(roles=frozenset({f"hook:{serial}"}))
+
+    def unhook(self, roles: frozenset[str]) -> None:
+        for role in roles:
+            if role.startswith("hook:"):
+                self.hooks.pop(int(role[5:]), None)
+
+    def replace_forward(self, holder: Value, value: Value) -> None:
+        """A function put in the place of a network's ``forward`` sees what a hook would; the original ends that."""
+        owners = frozenset(r for r in deep_roles(holder, 1) if r.startswith("param:"))
+        if isinstance(holder, Object):
+            owners |= {f"param:{holder.serial}"}
+        if not owners:
+            return
+        if isinstance(value, Function) and value.receiver is None:
+            made = _copy_function(value)
+            made.roles |= {"replaced"}
+            self.hooks[self.next_serial()] = (made, owners)
+        else:
+            self.hooks = {s: h for s, h in self.hooks.items() if "replaced" not in h[0].roles or h[1] != owners}
+
+    def observe(self, network: Object, roles: frozenset[str], node: ast.AST) -> None:
+        """A network is applied: its forward hooks see activations that come from the arguments."""
+        if not self.hooks or self.passes:
+            return
+        given = frozenset(r for r in roles if not r.startswith(("param:", "hook:")))
+        live = [(s, f) for s, (f, owners) in self.hooks.items() if not owners or self.belongs(owners, network)]
+        if not live or (id(node), given) in self.observed:
+            return
+        self.observed.add((id(node), given))
+        event = self.emit(Kind.OBSERVE, node, roles=given)
+        seen = given | {"nn", f"stat:{event.seq}"}
+        for _, function in live[:4]:
+            if isinstance(function, Function):
+                inputs: list[Value] = [Value(), Seq(items=[Value(roles=seen)], roles=seen), Value(roles=seen)]
+                if "replaced" in function.roles:
+                    inputs = [Value(roles=seen) for _ in function.node.args.args]
+                self.passes += 1  # what hooks keep is no score
+                try:
+                    self.enter(function, inputs, {}, node, force=True)
+                finally:
+                    self.passes -= 1
+
+    def belongs(self, owners: frozenset[str], network: Object) -> bool:
+        """Whether parameters with these roles are those of the network or of a part of it."""
+        for role in owners:
+            serial: int | None = int(role[6:].split("~")[0])
+            for _ in range(20):
+                if serial == network.serial:
+                    return True
+                serial = self.trace.parents.get(serial) if serial is not None else None
+        return False
 
     def follow(
         self,
@@ -1258,6 +1322,8 @@ class Interpreter:
                 result = join(result, value)
             if "yield" in scope.names:
                 result = join(result, scope.names["yield"])
+            if self.observed:
+                result = _with_statistics(result, values)
             return result if result is not None else Const(value=None)
         finally:
             self.no_grad -= quiet
@@ -1366,6 +1432,8 @@ class Interpreter:
                 if own is None and name in ("state_dict", "load_state_dict", "add_param_group"):
                     return Value(roles=frozenset({f"optstate:{serial}"}))
             if holder.is_module and own is None:
+                if name in HOOKS:
+                    return self.hook(holder, arguments)
                 if name in (
                     "parameters",
                     "named_parameters",
@@ -1530,6 +1598,10 @@ class Interpreter:
                 return special
         given = roles_of(values)
         roles = holder.roles | given
+        if name in HOOKS:
+            return self.hook(holder, arguments)
+        if name == "remove" and self.hooks:
+            self.unhook(holder.roles)
         if self.passes:
             if name == "roll" and "nn" in holder.roles:
                 return Value(roles=roles | {"prev"})
@@ -1687,7 +1759,9 @@ class Interpreter:
 
     def is_score(self, roles: frozenset[str]) -> bool:
         """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
-        return "nn" in roles and not self.passes and bool(roles & {"val", "foreign"})
+        if "nn" not in roles or self.passes or not roles & {"val", "foreign"}:
+            return False
+        return not self.observed or not any(r.startswith("stat:") for r in roles)
 
     def score(self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0) -> None:
         """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
@@ -2535,7 +2609,7 @@ HOLDER_METHODS = SAME_OBJECT | {
     "step", "zero_grad", "parameters", "named_parameters", "modules", "named_modules", "buffers", "children",
     "state_dict", "load_state_dict", "add_param_group", "forward", "copy_", "add_argument", "parse_args",
     "parse_known_args", "add_argument_group", "add_mutually_exclusive_group",
-}  # fmt: skip
+} | HOOKS  # fmt: skip
 
 
 def _canonical(name: str) -> str:
@@ -2576,6 +2650,23 @@ def _length(value: Value) -> Value:
     if "iter" in value.roles:
         roles |= {"iter"}
     return Value(roles=roles, settings=value.settings)
+
+
+def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | None:
+    """What a function makes of gathered statistics depends on them, also where its loops carry them round."""
+    gathered = frozenset(r for v in given for r in v.roles if r.startswith("stat:"))
+    if not gathered or result is None:
+        return result
+    if type(result) is Value:
+        return Value(roles=result.roles | gathered, settings=result.settings, text=result.text, born=result.born)
+    for option in options_of(result):
+        if isinstance(option, (Seq, Mapping)):
+            option.roles |= gathered
+            held = option.items.values() if isinstance(option, Mapping) else option.items
+            for item in (*held, option.rest) if isinstance(option, Mapping) else held:
+                if isinstance(item, (Seq, Mapping)) or type(item) is Value:
+                    item.roles |= gathered
+    return result
 
 
 def _through_call(roles: frozenset[str]) -> frozenset[str]:

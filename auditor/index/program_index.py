@@ -28,7 +28,7 @@ MATTERS = TRAINING | frozenset(
         "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi", "glob", "rglob", "fromfile", "memmap", "val_files",
         "val_tokens", "train_files", "Adam", "AdamW", "SGD", "optim", "torch_load", "save", "load_state_dict",
         "state_dict", "cu_seqlens", "input_ids", "open", "Thread", "perf_counter", "cross_entropy", "add_",
-        "index_add_", "scatter_add_",
+        "index_add_", "scatter_add_", "register_forward_hook", "register_forward_pre_hook",
     }
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
@@ -39,6 +39,7 @@ RESETS = frozenset(
         "reset_parameters",
     }
 )  # fmt: skip
+HOOKS = frozenset({"register_forward_hook", "register_forward_pre_hook"})
 COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset", "size", "mean", "sum", "log"})
 
 
@@ -52,6 +53,9 @@ class FunctionFacts:
     in_class: bool = False
     names: set[str] = field(default_factory=set)
     shifts: bool = False
+    returned: set[str] = field(default_factory=set)
+    makes: bool = False
+    """It returns a function that is defined in it."""
     strings: list[str] = field(default_factory=list)
 
 
@@ -118,6 +122,8 @@ class ProgramIndex:
                 if kind is ast.keyword or kind is ast.arg:
                     if node.arg:  # type: ignore[attr-defined]
                         facts.names.add(node.arg)  # type: ignore[attr-defined]
+                elif kind is ast.Return and isinstance(node.value, ast.Name):  # type: ignore[attr-defined]
+                    facts.returned.add(node.value.id)  # type: ignore[attr-defined]
                 elif kind is ast.Slice:
                     facts.shifts = facts.shifts or is_all_but_last(node)  # type: ignore[arg-type]
                 elif kind is ast.Tuple and len(node.elts) >= 4:  # type: ignore[attr-defined]
@@ -142,6 +148,7 @@ class ProgramIndex:
                 inner.outer.names |= inner.names
                 inner.outer.strings += inner.strings
                 inner.outer.shifts = inner.outer.shifts or inner.shifts
+                inner.outer.makes = inner.outer.makes or inner.node.name in inner.outer.returned
 
     @cached_property
     def by_name(self) -> dict[str, list[FunctionFacts]]:
@@ -225,13 +232,25 @@ class ProgramIndex:
         names = (self.functions[i].node.name for i in self._closure(direct))
         return CALLS_OUT | frozenset(n for n in names if n not in COMMON and n != "main")
 
+    @cached_property
+    def hooking_names(self) -> frozenset[str]:
+        """Names of the functions that can register a forward hook, and of the ways to do so."""
+        direct = {i for i, f in self.functions.items() if f.names & HOOKS}
+        names = (self.functions[i].node.name for i in self._closure(direct))
+        return HOOKS | frozenset(n for n in names if n not in COMMON and n != "main")
+
+    @cached_property
+    def hooks(self) -> bool:
+        """Whether any function registers a forward hook."""
+        return any(f.names & HOOKS for f in self.functions.values())
+
     def mixes(self, node: ast.AST) -> bool:
         """Whether this function, or one it names, attends or mixes neighbouring positions."""
         return id(node) in self._mixing
 
     @staticmethod
     def _matters(facts: FunctionFacts) -> bool:
-        if facts.names & MATTERS:
+        if facts.names & MATTERS or facts.makes:
             return True
         return any("bpb" in s or "val_loss" in s or "fineweb" in s or s.endswith(".bin") for s in facts.strings)
 

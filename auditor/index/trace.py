@@ -31,6 +31,7 @@ class Kind(StrEnum):
     LOAD = "load"  # parameters are loaded into an object
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
     MODEL_CALL = "model call"  # a network is applied
+    OBSERVE = "observe"  # a network is applied while forward hooks gather statistics of its activations
     ATTENTION = "attention"  # attention is computed; ``detail`` says whether documents are kept apart
     SMEAR = "smear"  # the previous position's state is mixed into the current one
 
