@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import rules
 from auditor.engine import audit
 from auditor.errors import AuditorError, SourceError
 from auditor.sources import open_submission
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 SUBMISSIONS = Path(__file__).parent / "fixtures" / "submissions"
 BASELINE = (SUBMISSIONS / "clean-baseline" / "train_gpt.py").read_bytes()
 RULES = {"prequant-ttt", "eval-subset", "smeargate-bos-leak", "external-binary"}
+READS_CODE = {rule.slug for rule in rules.discover() if rule.evidence[0] == "code"}
 
 
 def judge(folder: Path) -> Verdict:
@@ -45,7 +47,7 @@ def judge(folder: Path) -> Verdict:
 
 
 def statuses(verdict: Verdict) -> set[Status]:
-    return {o.status for o in verdict.outcomes}
+    return {o.status for o in from_code(verdict)}
 
 
 def write(folder: Path, **files: bytes | str) -> Path:
@@ -56,8 +58,13 @@ def write(folder: Path, **files: bytes | str) -> Path:
     return folder
 
 
+def from_code(verdict: Verdict) -> list[Outcome]:
+    """The outcomes that rest on the script first: what logs and other files tell doesn't need it."""
+    return [o for o in verdict.outcomes if o.rule in READS_CODE]
+
+
 def reasons(verdict: Verdict) -> list[str]:
-    return [o.reason for o in verdict.outcomes]
+    return [o.reason for o in from_code(verdict)]
 
 
 # -- scripts that can't be read -----------------------------------------------------------------------------
@@ -83,7 +90,7 @@ def test_unreadable_script_is_unknown(name: str, tmp_path: Path) -> None:
     verdict = judge(write(tmp_path, train_gpt__py=UNREADABLE[name]))
     assert statuses(verdict) == {Status.UNKNOWN}
     assert verdict.verdict is Overall.NEEDS_REVIEW
-    for outcome in verdict.outcomes:
+    for outcome in from_code(verdict):
         assert "train_gpt.py" in outcome.reason
         assert outcome.reason.isprintable()
 
@@ -251,7 +258,7 @@ def test_a_syntax_tree_of_gigabytes_is_not_built(packed: bool, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-300:]
     verdict, mebibytes = done.stdout.split()
-    assert verdict == "needs-review"
+    assert verdict == ("needs-review" if packed else "violations-found")  # 16.8 million bytes as shipped
     assert int(mebibytes) < 1500
 
 

@@ -1,0 +1,385 @@
+"""Code and compressed model together are over 16,000,000 bytes.
+
+**What it catches.** A run whose compressed model plus counted code exceed the cap: by the sizes that its log
+prints and the bytes of the script as shipped; where no log tells, by what submission.json states.
+
+**Why it breaks the score.** The contest asks for the best model in 16 MB. More bytes buy a better score.
+
+**Legal look-alikes.** A log total that counts the readable script although the submission ships it packed: the
+shipped bytes count. A readable script whose log counts it packed: merged records do the same, so it
+fits if that total does. The size of the raw checkpoint, which logs print next to the compressed one. A run
+of another seed or an ablation that the claim does not rest on. The cap is decimal: 16 MiB are too many.
+
+**How it is read.** For each run behind the claim: the compressed model from the log, the code as the log counts it,
+and the script's own bytes as shipped. All the totals are shown, since organisers have used either.
+
+**Remedy.** Ship the script packed, or compress the model further, and let the log count what is shipped.
+
+**Ruling.** README, 18 March 2026: artifact = code bytes plus compressed model bytes, 16,000,000 decimal. Organisers
+on #1809 and #1959 (over once the code is counted). On #1835 the log's total was taken although the shipped script is
+packed and fits; the records merged later count the packed script. Here the shipped bytes decide.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from auditor.contest import ARTIFACT_CAP
+from auditor.logs import RunLog, Size
+from auditor.reading import Reading
+from auditor.submission import SubmissionFile
+from auditor.verdict import Confidence, Effect, Evidence, Status
+from rules.base import Example, Finding, Rule
+from rules.examples import script
+
+LEAST_PACKED = 0.12
+"""No packer makes a script smaller than this share of it (the contest's best is 0.19)."""
+CHECKPOINT = 40_000_000
+"""Bytes from which a size without further words is a raw checkpoint, not an artifact."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """The entry script: its bytes as shipped, and whether these hold a packed program."""
+
+    file: SubmissionFile
+    size: int
+    readable: int
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's artifact in bytes: the compressed model, the code as the log counts it, and the log's total."""
+
+    run: RunLog
+    model: Size | None
+    code: Size | None
+    total: Size | None
+
+    @property
+    def model_bytes(self) -> int | None:
+        if self.model is not None:
+            return self.model.bytes
+        if self.total is not None and self.code is not None:
+            return self.total.bytes - self.code.bytes
+        return None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the log gives bytes, not megabytes."""
+        told = self.model or self.total
+        return told is not None and told.exact
+
+    @property
+    def logged(self) -> int | None:
+        """The total as logged, or model and code added up."""
+        if self.total is not None:
+            return self.total.bytes
+        if self.model is not None and self.code is not None:
+            return self.model.bytes + self.code.bytes
+        return None
+
+    def shipped(self, code: Script | None) -> int | None:
+        """The total with the script as shipped."""
+        model = self.model_bytes
+        return model + code.size if model is not None and code is not None else None
+
+
+class OversizeArtifact(Rule):
+    """See the module's documentation."""
+
+    slug = "oversize-artifact"
+    group = "budget"
+    title = "code + compressed model over 16,000,000 bytes"
+    official = Effect.VIOLATION
+    strict = Effect.VIOLATION
+    evidence = ("log", "files")
+    precedents = (
+        "README, 18 Mar 2026: 16,000,000 decimal bytes, code included",
+        "organisers on #1809 (28 Apr 2026) and #1959 (2 May 2026): over once the code is counted",
+        "merged with the script counted packed: #1736, #1855, #2135 and others",
+    )
+
+    def check(self, reading: Reading) -> Finding:
+        code = _script(reading)
+        runs = reading.run.claim_runs if _claimed(reading) else reading.run.logs
+        measured = [m for run in runs if (m := _measure(run)) is not None]
+        judged = [(m, *_judge(m, code)) for m in measured]
+        over = [j for j in judged if j[1] is Status.ACTIVE]
+        doubtful = [j for j in judged if j[1] is Status.SUSPECT]
+        if over:
+            worst = max(over, key=lambda j: j[0].shipped(code) or j[0].logged or 0)
+            return self._over(reading, worst[0], worst[2], code, len(over), len(judged))
+        if doubtful:
+            run, _, why = doubtful[0]
+            return Finding(
+                Status.SUSPECT,
+                f"{_told(run, code)}: {why}.",
+                Confidence.LOW,
+                _evidence(reading, run, code),
+            )
+        if judged:
+            largest = max((j[0] for j in judged), key=lambda m: m.shipped(code) or m.logged or 0)
+            why = next(j[2] for j in judged if j[0] is largest)
+            which = f"the largest of {len(judged)} runs" if len(judged) > 1 else "the run"
+            return Finding(
+                Status.CLEAN,
+                f"{_told(largest, code)} in {which}: {why}.",
+                Confidence.HIGH if largest.shipped(code) is not None else Confidence.MEDIUM,
+                _evidence(reading, largest, code),
+            )
+        return _stated(reading, code)
+
+    def _over(self, reading: Reading, run: Measured, why: str, code: Script | None, over: int, of: int) -> Finding:
+        linked = reading.reported.log is not None and reading.reported.log.linked
+        certain = over == of or (linked and _claimed(reading))
+        how_many = f" ({over} of {of} runs)" if of > 1 else ""
+        reason = f"{_told(run, code)}{how_many}: {why}"
+        if not certain:
+            return Finding(
+                Status.SUSPECT,
+                f"{reason}; which of these runs the claim rests on is not told.",
+                Confidence.LOW,
+                _evidence(reading, run, code),
+            )
+        return Finding(
+            Status.ACTIVE,
+            f"{reason}.",
+            Confidence.HIGH if run.exact else Confidence.MEDIUM,
+            _evidence(reading, run, code),
+        )
+
+
+def _claimed(reading: Reading) -> bool:
+    claim = reading.run.claim
+    return claim.val_bpb is not None or bool(claim.seed_values())
+
+
+def _script(reading: Reading) -> Script | None:
+    entry = reading.entry
+    if entry is None:
+        return None
+    file = next((f for f in reading.python_files.values() if f.path == entry.program.file), None)
+    if file is None:
+        return None
+    readable = len(entry.program.text.encode("utf-8", "replace"))
+    return Script(file, file.size, readable, entry.program.view == "unpacked")
+
+
+def _measure(run: RunLog) -> Measured | None:
+    """The smallest artifact that a run prints: several formats may have been tried."""
+    sizes = run.facts.sizes
+    model = _smallest(sizes, "model")
+    total = _smallest(sizes, "total")
+    code = next((s for s in reversed(sizes) if s.kind == "code-compressed"), None) or _smallest(sizes, "code")
+    if total is not None and total.bytes > CHECKPOINT and (model is None or model.bytes <= ARTIFACT_CAP):
+        total = None
+    if model is not None and (model.bytes > CHECKPOINT or (total is not None and model.bytes > total.bytes)):
+        model = None
+    if model is None and total is None:
+        return None
+    return Measured(run, model, code, total)
+
+
+def _smallest(sizes: tuple[Size, ...], kind: str) -> Size | None:
+    found = [s for s in sizes if s.kind == kind and s.bytes > 0]
+    exact = [s for s in found if s.exact]
+    return min(exact or found, key=lambda s: s.bytes, default=None)
+
+
+def _judge(run: Measured, code: Script | None) -> tuple[Status, str]:
+    cap = f"{ARTIFACT_CAP:,}"
+    shipped, logged, model = run.shipped(code), run.logged, run.model_bytes
+    if model is not None and model > ARTIFACT_CAP:
+        return Status.ACTIVE, f"the compressed model alone is over {cap} bytes"
+    if shipped is None or code is None:
+        if logged is None:
+            return Status.CLEAN, f"the compressed model alone stays within {cap} bytes"
+        over = logged > ARTIFACT_CAP
+        return (Status.ACTIVE, f"over {cap} bytes") if over else (Status.CLEAN, f"within {cap} bytes")
+    if shipped <= ARTIFACT_CAP:
+        if logged is not None and logged > ARTIFACT_CAP:
+            if not code.packed and run.code is not None and run.code.bytes > 1.1 * code.size:
+                return Status.SUSPECT, f"over {cap} bytes by the log, and the script that ran is not the one shipped"
+            how = "the script is shipped packed" if code.packed else "the shipped script is shorter"
+            return Status.CLEAN, f"within {cap} bytes as shipped; the log counts more code, but {how}"
+        return Status.CLEAN, f"within {cap} bytes"
+    if logged is not None and logged > ARTIFACT_CAP:
+        return Status.ACTIVE, f"over {cap} bytes, as logged and as shipped"
+    if run.code is not None and logged is not None:
+        if run.code.bytes >= LEAST_PACKED * code.readable:
+            return (
+                Status.CLEAN,
+                f"within {cap} bytes with the script counted packed, as merged records count it, though not as shipped",
+            )
+        return Status.SUSPECT, "the log counts less code than packing can explain"
+    return Status.SUSPECT, f"over {cap} bytes with the script as shipped, and the log does not say how it counts code"
+
+
+def _told(run: Measured, code: Script | None) -> str:
+    """The totals in words: model and code as logged, model and code as shipped."""
+    parts = []
+    model = run.model_bytes
+    if run.logged is not None:
+        counted = f" (code {run.code.bytes:,})" if run.code is not None else ""
+        parts.append(f"{run.logged:,} bytes as logged{counted}")
+    shipped = run.shipped(code)
+    if shipped is not None and code is not None and shipped != run.logged:
+        packed = "packed " if code.packed else ""
+        parts.append(f"{shipped:,} with the {packed}script as shipped ({code.size:,})")
+    if not parts and model is not None:
+        parts.append(f"{model:,} bytes of compressed model")
+    return "The artifact has " + ", ".join(parts)
+
+
+def _evidence(reading: Reading, run: Measured, code: Script | None) -> tuple[Evidence, ...]:
+    found = []
+    for size, role in (
+        (run.total, "total, as logged"),
+        (run.model, "compressed model, as logged"),
+        (run.code, "code, as logged"),
+    ):
+        if size is not None:
+            line = reading.line_text(run.run.file, size.line) or f"{size.label}: {size.bytes}"
+            found.append(reading.log_evidence(run.run.file, size.line, line, role))
+    if code is not None:
+        first = code.file.text.lstrip("\ufeff").split("\n", 1)[0][:120]
+        found.append(reading.log_evidence(code.file.path, 1, first, f"the script as shipped, {code.size:,} bytes"))
+    return tuple(found)
+
+
+# -- without sizes in a log -----------------------------------------------------------------------------------
+
+_TOTAL_KEY = re.compile(
+    r"(?i)bytes_total|total_bytes|artifact\w*bytes|submission\w*bytes|bytes\w*artifact|artifact_size"
+)
+_NOT_A_TOTAL = re.compile(
+    r"(?i)limit|cap\b|_cap|cap_|over|margin|headroom|slack|under|remaining|expected|estimat|budget"
+)
+_ADMITTED = re.compile(
+    r"(?i)\b(?:over|exceed(?:s|ed|ing)?|above|beyond|violat\w+)\s+(?:the\s+)?(?:16[.,\d]*\s?(?:MB|M\b|,000,000)|"
+    r"(?:size|artifact|byte)\s+(?:cap|limit|budget))|\bover(?:size|[- ]limit|[- ]cap)\b|\(over (?:the )?(?:cap|limit)\)"
+)
+
+
+def _stated(reading: Reading, code: Script | None) -> Finding:
+    """What submission.json and README say where no log gives a size."""
+    claim = reading.run.claim
+    if claim.file is not None:
+        stated = [(k, n) for k, n in _totals(claim.raw) if n > 1_000_000]
+        over = [(k, n) for k, n in stated if n > ARTIFACT_CAP]
+        if stated:
+            key, value = max(over or stated, key=lambda p: p[1])
+            line = claim.line_of(key)
+            shown = reading.log_evidence(
+                claim.file, line, reading.line_text(claim.file, line) or f"{key}: {value}", "stated size"
+            )
+            told = f"No log prints a size; submission.json states {value:,} bytes ({key})"
+            if over and value <= CHECKPOINT:
+                return Finding(Status.ACTIVE, f"{told}, over {ARTIFACT_CAP:,}.", Confidence.MEDIUM, (shown,))
+            if not over:
+                return Finding(Status.CLEAN, f"{told}, within {ARTIFACT_CAP:,}.", Confidence.LOW, (shown,))
+    for document in reading.run.documents[:2]:
+        for piece in document.prose[:300]:
+            if _ADMITTED.search(piece.text) and re.search(r"\d\s?(?:MB|MiB|bytes)", piece.text):
+                role = "speaks of an artifact over the cap"
+                return Finding(
+                    Status.SUSPECT,
+                    "No log prints a size, and the description speaks of an artifact over the cap: a person must see"
+                    " which one is submitted.",
+                    Confidence.LOW,
+                    (reading.log_evidence(document.file, piece.line, piece.text, role),),
+                )
+    if code is not None and code.size > ARTIFACT_CAP:
+        return Finding(
+            Status.ACTIVE,
+            f"The script alone has {code.size:,} bytes.",
+            Confidence.HIGH,
+            (reading.log_evidence(code.file.path, 1, code.file.name, f"{code.size:,} bytes"),),
+        )
+    if not reading.run.logs and claim.val_bpb is None:
+        return Finding(
+            Status.NOT_APPLICABLE, "No result is claimed and no run is logged: there is no artifact.", Confidence.MEDIUM
+        )
+    return Finding(
+        Status.UNKNOWN, "Neither a log nor submission.json gives the size of the compressed model.", Confidence.HIGH
+    )
+
+
+def _totals(raw: object, key: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(raw, Mapping):
+        for name, value in raw.items():
+            yield from _totals(value, str(name))
+    elif isinstance(raw, list):
+        for value in raw[:50]:
+            yield from _totals(value, key)
+    elif isinstance(raw, int) and _TOTAL_KEY.search(key) and not _NOT_A_TOTAL.search(key):
+        yield key, raw
+
+
+_SCRIPT = script(
+    """
+    model = GPT()
+    print("final val_bpb:1.2000")
+    """
+)
+_JSON = '{"val_bpb": 1.2000}\n'
+_PACKED = (
+    "import base64, zlib\n"
+    f"exec(zlib.decompress(base64.b85decode({base64.b85encode(zlib.compress(_SCRIPT.encode(), 9)).decode()!r})))\n"
+)
+
+
+def _log(total: int, model: int, code: int) -> str:
+    return (
+        f"Serialized model: 67224983 bytes\nCode size: {code} bytes\nTotal submission size: {67224983 + code} bytes\n"
+        f"Serialized model int8+zlib: {model} bytes\nTotal submission size int8+zlib: {total} bytes\n"
+        "final_int8_zlib_roundtrip val_loss:2.0262 val_bpb:1.2000\n"
+    )
+
+
+OversizeArtifact.VIOLATION = (
+    Example(
+        "over the cap once the code is counted",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(16_000_150, 15_999_416, 734)},
+        Status.ACTIVE,
+    ),
+    Example(
+        "the compressed model alone is over the cap",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(16_651_000, 16_650_000, 1_000)},
+        Status.ACTIVE,
+    ),
+    Example(
+        "no log, and submission.json states a size in the megabytes of 1,048,576",
+        {"train_gpt.py": _SCRIPT, "submission.json": '{"val_bpb": 1.2, "bytes_total": 16408223}\n'},
+        Status.ACTIVE,
+    ),
+)
+
+OversizeArtifact.LEGAL = (
+    Example(
+        "within the cap",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(15_898_600, 15_850_000, 48_600)},
+        Status.CLEAN,
+    ),
+    Example(
+        "the log counts the readable script, but it is shipped packed",
+        {"train_gpt.py": _PACKED, "submission.json": _JSON, "train.log": _log(16_000_114, 15_999_380, 734)},
+        Status.CLEAN,
+    ),
+    Example(
+        "the log counts the readable script packed, as merged records do",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(15_999_850, 15_999_500, 350)},
+        Status.CLEAN,
+    ),
+    Example(
+        "sizes are not told anywhere",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON},
+        Status.UNKNOWN,
+    ),
+)
