@@ -128,7 +128,7 @@ class Reading:
             file = self.python_files.get(relative)
             if file is None:
                 return None
-            cache[relative] = ProgramIndex(read_program(file, self._siblings))
+            cache[relative] = ProgramIndex(read_program(file, self._siblings), self.native_files)
         return cache[relative]
 
     @property
@@ -148,9 +148,14 @@ class Reading:
         return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
 
     @cached_property
+    def native_files(self) -> tuple[NativeSource, ...]:
+        """The folder's native source files."""
+        return tuple(native_files(self._siblings.values()))
+
+    @cached_property
     def native(self) -> tuple[NativeSource, ...]:
         """Native code that the folder holds: source files, and strings in the programs that were read."""
-        found = native_files(self._siblings.values())
+        found = list(self.native_files)
         _ = self.entry
         for index in self.opened():
             found += [n for node in index.texts if (n := native_string(index.program, node)) is not None]

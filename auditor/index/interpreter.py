@@ -18,6 +18,7 @@ from collections.abc import Mapping as Mapping_
 from dataclasses import replace
 from typing import Any, Protocol
 
+from auditor.index.byte_mixtures import ByteMixture
 from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
 from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, SkippedBranch, Trace
 from auditor.index.values import (
@@ -215,6 +216,7 @@ class Interpreter:
         self.carried_by: dict[int, frozenset[str]] = {}
         self.hooks: dict[int, tuple[Value, frozenset[str]]] = {}  # forward hooks not yet removed, and whose they are
         self.observed: set[tuple[int, frozenset[str]]] = set()
+        self.byte_mixtures: dict[int, ByteMixture] = {}
 
     # -- entry -------------------------------------------------------------------------------------------
 
@@ -243,6 +245,7 @@ class Interpreter:
     def run_module(self, index: ProgramIndex, name: str) -> Object:
         self.indexes[id(index.program)] = index
         self.follow_passes = self.follow_passes or index.has_shift
+        self.byte_mixtures |= index.byte_mixtures
         scope = self.new_scope(None, 0)
         module = Object(kind=External(name=name), attributes=scope.names)
         self.modules[index.program.file] = module
@@ -1033,6 +1036,26 @@ class Interpreter:
         return float(step.value), step.settings, "stride"
 
     def e_call(self, node: ast.Call, scope: Scope) -> Value:
+        if id(node) in self.byte_mixtures:
+            return self.byte_mix(node, self.plain_call(node, scope), scope)
+        return self.plain_call(node, scope)
+
+    def byte_mix(self, node: ast.expr, value: Value, scope: Scope) -> Value:
+        """Note a mixture with a byte model: what is computed from it carries ``bytemix:N``.
+
+        Native code returns its figures through its arguments, so all names given to the call carry it too.
+        """
+        mixture = self.byte_mixtures[id(node)]
+        event = self.emit(Kind.BYTE_MIX, node, roles=value.roles, detail=mixture.form)
+        mark = frozenset({f"bytemix:{event.seq}"})
+        if mixture.native is not None:
+            for name in ast.walk(node):
+                known = scope.find(name.id) if isinstance(name, ast.Name) else None
+                if known is not None and type(known[0]) is Value:
+                    known[0].roles |= mark
+        return Value(roles=value.roles | mark, settings=value.settings, born=value.born)
+
+    def plain_call(self, node: ast.Call, scope: Scope) -> Value:
         holder: Value | None = None
         if isinstance(node.func, ast.Attribute):
             # The holder is evaluated once: chains of calls would otherwise double with every link.
@@ -1968,7 +1991,8 @@ class Interpreter:
     # -- operators ---------------------------------------------------------------------------------------
 
     def e_binop(self, node: ast.BinOp, scope: Scope) -> Value:
-        return self.binary(type(node.op), self.eval(node.left, scope), self.eval(node.right, scope), node)
+        value = self.binary(type(node.op), self.eval(node.left, scope), self.eval(node.right, scope), node)
+        return self.byte_mix(node, value, scope) if id(node) in self.byte_mixtures else value
 
     def binary(self, op: type[ast.operator], left: Value, right: Value, node: ast.AST | None = None) -> Value:
         settings = left.settings | right.settings

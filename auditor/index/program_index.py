@@ -7,12 +7,15 @@ functions that cannot matter.
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from auditor.index.byte_mixtures import ByteMixture, byte_mixtures
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
+from auditor.unpack.native import NativeSource
 
 if TYPE_CHECKING:
     from auditor.index.interpreter import Scope
@@ -57,6 +60,10 @@ class FunctionFacts:
     makes: bool = False
     """It returns a function that is defined in it."""
     strings: list[str] = field(default_factory=list)
+    numbers: set[float] = field(default_factory=set)
+    """Numbers above 1 and up to 2**17 that stand in it."""
+    blobs: bool = False
+    """Whether a bytes literal stands in it."""
 
 
 def is_all_but_last(part: ast.expr) -> bool:
@@ -77,8 +84,10 @@ def is_all_but_last(part: ast.expr) -> bool:
 class ProgramIndex:
     """Functions, classes and reachability by name, for one program."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, native: Sequence[NativeSource] = ()) -> None:
         self.program = program
+        self.native = native
+        """Native source files beside the program, which it may compile or load."""
         self.functions: dict[int, FunctionFacts] = {}
         self.classes: list[ast.ClassDef] = []
         self.texts: list[ast.Constant] = []
@@ -105,6 +114,12 @@ class ProgramIndex:
                         facts.strings.append(value)
                     if len(value) >= LONG_TEXT:
                         self.texts.append(node)  # type: ignore[arg-type]
+                elif facts is not None:
+                    if value.__class__ is int or value.__class__ is float:
+                        if 1 < value <= 131072:
+                            facts.numbers.add(value)
+                    elif value.__class__ is bytes:
+                        facts.blobs = True
                 continue
             if kind is ast.Attribute:
                 if facts is not None:
@@ -147,6 +162,8 @@ class ProgramIndex:
             if inner.outer is not None:
                 inner.outer.names |= inner.names
                 inner.outer.strings += inner.strings
+                inner.outer.numbers |= inner.numbers
+                inner.outer.blobs = inner.outer.blobs or inner.blobs
                 inner.outer.shifts = inner.outer.shifts or inner.shifts
                 inner.outer.makes = inner.outer.makes or inner.node.name in inner.outer.returned
 
@@ -163,8 +180,14 @@ class ProgramIndex:
         return found
 
     @cached_property
+    def byte_mixtures(self) -> dict[int, ByteMixture]:
+        """Where tokens' probabilities are mixed with a byte model's, by the id of the expression or native call."""
+        return {id(m.node): m for m in byte_mixtures(self, self.native)}
+
+    @cached_property
     def _interesting(self) -> set[int]:
-        return self._closure({i for i, f in self.functions.items() if self._matters(f)})
+        mixing = {id(m.function) for m in self.byte_mixtures.values()}
+        return self._closure(mixing | {i for i, f in self.functions.items() if self._matters(f)})
 
     @cached_property
     def _training(self) -> set[int]:

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     MODEL_CALL = "model call"  # a network is applied
     OBSERVE = "observe"  # a network is applied while forward hooks gather statistics of its activations
     ATTENTION = "attention"  # attention is computed; ``detail`` says whether documents are kept apart
+    BYTE_MIX = "byte mix"  # a token's probability is mixed with a byte model's; ``detail`` is the form of the mixture
     SMEAR = "smear"  # the previous position's state is mixed into the current one
 
 
