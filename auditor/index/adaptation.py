@@ -125,10 +125,10 @@ def kept_rounds(event: Event, loop: Loop) -> set[int] | None:
     first = first_number(loop)
     kept = set(range(count))
     for guard in event.guards:
-        for role in guard.rounds:
-            number, name, bound = role.removeprefix("round:").split(":")
-            if int(number) != loop.id:
+        for role in guard.roles:
+            if not role.startswith(f"round:{loop.id}:"):
                 continue
+            name, bound = role.split(":")[2:]
             if bound == "?" or name not in SELECTS:
                 return None
             kept = {k for k in kept if SELECTS[name](first + k, int(bound)) is not guard.negated}
@@ -208,3 +208,9 @@ def relations(trace: Trace, scores: Sequence[Event]) -> list[Relation]:
     """Every pair of a reported score and a step on validation tokens."""
     steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles]
     return [relation(trace, score, step) for step in steps for score in scores]
+
+
+def printed_scores(trace: Trace) -> list[Event]:
+    """The scores that some printed result is made of."""
+    printed = {int(r[6:]) for e in trace.of(Kind.METRIC) for r in e.roles if r.startswith("score:")}
+    return [e for e in trace.of(Kind.SCORE) if e.seq in printed]

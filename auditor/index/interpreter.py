@@ -97,6 +97,8 @@ RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
     "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
 }  # fmt: skip
+SMALLER = frozenset({"minimum", "fmin", "min", "amin", "nanmin", "argmin"})
+LARGER = frozenset({"maximum", "fmax", "max"})
 RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
 STOP, BREAK, NEXT = "return", "break", "continue"
 MIRRORED = {"Lt": "Gt", "Gt": "Lt", "LtE": "GtE", "GtE": "LtE"}
@@ -332,6 +334,7 @@ class Interpreter:
     def s_assign(self, node: ast.Assign, scope: Scope) -> None:
         value = self.eval(node.value, scope)
         for target in node.targets:
+            self.keeps_best(target, value)
             self.bind(target, value, scope)
         if len(node.targets) == 1:
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
@@ -411,11 +414,13 @@ class Interpreter:
         flows = []
         before = scope.names
         results = []
+        replaced: dict[str, frozenset[str]] = {}
         for negated, body in ((False, node.body), (True, node.orelse)):
             scope.names = dict(before)
             unset = test.settings if "unset" in test.roles else EMPTY
-            rounds = frozenset(r for r in test.roles if r.startswith("round:"))
-            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated, rounds))
+            marks = frozenset(r for r in test.roles if r.startswith(("round:", "pick:")))
+            replaced = replaced or self.replaces_best(node, test)
+            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated, marks))
             try:
                 flows.append(self.block(body, scope) if body else None)
             finally:
@@ -432,11 +437,28 @@ class Interpreter:
             for name, value in names.items():
                 if merged.get(name) is not value:
                     merged[name] = join(merged.get(name), value)
+        for name, marks in replaced.items():
+            best = merged.get(name)
+            if best is not None and type(best) is Value:
+                merged[name] = replace(best, roles=best.roles | marks)
         before.clear()
         before.update(merged)
         if flows[0] is not None and flows[1] is not None:
             return flows[0] if flows[0] == flows[1] else NEXT
         return None
+
+    def replaces_best(self, node: ast.If, test: Value) -> dict[str, frozenset[str]]:
+        """``if loss < best: best = loss``: what the branch replaces, with the mark of the comparison."""
+        seqs = {int(r[5:]) for r in test.roles if r.startswith("pick:")}
+        found: dict[str, frozenset[str]] = {}
+        for event in self.trace.events if seqs else ():
+            if event.seq in seqs and event.detail.startswith("with "):
+                for statement in node.body:
+                    if isinstance(statement, ast.Assign) and event.detail[5:] in map(_base, statement.targets):
+                        found[event.detail[5:]] = frozenset({f"pick:{event.seq}"})
+                        event.detail = "best so far"
+                        break
+        return found
 
     def early_exit(self, node: ast.If, test: Value, flows: list[str | None]) -> None:
         """A loop that may end early leaves the rest of its data unscored: remember the condition on the loop."""
@@ -922,15 +944,18 @@ class Interpreter:
             # A leading None only adds an axis.
             axes = [e for e in node.slice.elts if not (isinstance(e, ast.Constant) and e.value is None)]
             first = axes[0] if axes else node.slice.elts[0]
+            chosen = EMPTY
             for part in node.slice.elts:
                 if not isinstance(part, ast.Slice):
-                    self.eval(part, scope)
+                    chosen |= self.eval(part, scope).roles
             if isinstance(first, ast.Slice):
                 made = self.slice(node, holder, first, scope)
             else:
                 made = Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
             if self.passes and "nn" in holder.roles and _is_shift(node.slice):
                 made.roles |= {"prev"}
+            if "nn" in holder.roles and "val" in chosen and "nn" not in chosen and type(made) is Value:
+                made.roles |= {"realised"}
             return made
         key = self.eval(node.slice, scope)
         if isinstance(holder, Object) and isinstance(holder.kind, External) and "*" in holder.attributes:
@@ -944,6 +969,8 @@ class Interpreter:
             result = join(result, self.item(option, key))
         if result is None:
             return Value()
+        if "nn" in holder.roles and "val" in key.roles and "nn" not in key.roles and type(result) is Value:
+            result.roles |= {"realised"}  # picked out at the place of the token
         places = _places(key.roles)
         return _moved(result, places) if places and (result.roles or type(holder) is Value) else result
 
@@ -1169,7 +1196,10 @@ class Interpreter:
             roles |= entered.roles
         elif self.follow_passes and index.mixes(function.node):
             roles |= self.follow(function, arguments, keywords, node, given) - OF_THE_PASS
-        return Value(roles=self.passed(_through_call(roles)), settings=settings_of(values))
+        # A pass that is given two token tensors gets the targets too: what it yields is a loss on them.
+        realised = sum(1 for v in values if "val" in v.roles and not isinstance(v, Object)) > 1
+        made = self.passed(_through_call(roles)) | ({"realised"} if realised else EMPTY)
+        return Value(roles=made, settings=settings_of(values))
 
     def passed(self, roles: frozenset[str]) -> frozenset[str]:
         """The roles of what a forward pass yields now: those of what it was given, and when it ran."""
@@ -1668,6 +1698,14 @@ class Interpreter:
                 # A saved state that is mixed with live parameters is no longer the saved state.
                 given = given | frozenset(f"{r}~live" for r in given if r.startswith("param:") and "~" not in r)
             holder.roles |= given
+            if (
+                isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Subscript)
+                and self.is_score(given)
+            ):
+                # best[i].copy_(loss): the list holds it now
+                kept = self.eval(node.func.value.value, scope)
+                kept.roles |= holder.roles
             if name == "requires_grad_" and not owned and not (arguments and not _true(arguments[0])):
                 holder.roles |= self.new_leaf()
             return holder
@@ -1721,7 +1759,16 @@ class Interpreter:
         if name in ("format", "join"):
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
-        return Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
+        made = Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
+        if name == "gather" and "nn" in holder.roles and "val" in given:
+            made.roles |= {"realised"}
+        if name in SMALLER or name in LARGER:
+            along = bool(keywords.keys() & {"dim", "axis"}) or (bool(arguments) and isinstance(arguments[0], Const))
+            if not along:
+                self.pick(node, name, [holder, *arguments], made)
+            elif name in SMALLER and self.is_realised(holder):
+                made.roles |= self.picked(node, name, "both")
+        return made
 
     def constant_method(
         self, holder: Const, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
@@ -1756,6 +1803,46 @@ class Interpreter:
         return Value(roles=source.roles, settings=source.settings, text=HOLE)
 
     # -- things that matter ------------------------------------------------------------------------------
+
+    def is_realised(self, value: Value) -> bool:
+        """Whether this is a loss or a probability of the tokens that did come, from a network, on validation tokens."""
+        return "realised" in value.roles and self.is_score(value.roles)
+
+    def pick(self, node: ast.AST, name: str, operands: Sequence[Value], made: Value) -> None:
+        """The smaller of two losses, or the larger of two probabilities: note it on the result ``made``."""
+        if len(operands) != 2 or not isinstance(node, ast.Call) or not any(self.is_realised(v) for v in operands):
+            return
+        parts = [
+            *([node.func.value] if len(node.args) == 1 and isinstance(node.func, ast.Attribute) else []),
+            *node.args,
+        ]
+        if len(parts) != 2:
+            return
+        if name in LARGER and self.sums_exponentials():
+            return
+        if all(self.is_realised(v) for v in operands):
+            made.roles |= self.picked(node, name, "both")
+            return
+        other = parts[0] if self.is_realised(operands[1]) else parts[1]
+        if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
+            # Only a pick if the result replaces the other one: the best so far.
+            made.roles |= self.picked(node, name, f"with {_base(other)}")
+
+    def picked(self, node: ast.AST, name: str, detail: str) -> frozenset[str]:
+        event = self.emit(Kind.PICK, node, text=name, detail=detail)
+        return frozenset({f"pick:{event.seq}"})
+
+    def sums_exponentials(self) -> bool:
+        """Whether the current function adds probabilities by their logarithms, for which it needs their maximum."""
+        facts = self.index.functions.get(id(self.frames[-1].definition)) if self.frames else None
+        return facts is None or bool(facts.names & {"log1p", "logaddexp", "logsumexp", "exp"})
+
+    def keeps_best(self, target: ast.expr, value: Value) -> None:
+        """``best = minimum(best, loss)``: what was compared with is replaced, so the best of several is kept."""
+        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")}
+        for event in self.trace.events if seqs else ():
+            if event.seq in seqs and event.detail == f"with {_base(target)}":
+                event.detail = "best so far"
 
     def backward(self, roles: frozenset[str]) -> None:
         kept = frozenset(r for r in roles if not r.startswith(("score:", "cut:")))
@@ -1925,7 +2012,13 @@ class Interpreter:
             return Value(roles=roles | {"grad"})
         if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
-        return Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+            roles |= {"realised"} if leaf != "log_softmax" and "val" in roles else EMPTY
+        result = Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+        if leaf == "gather" and len(values) > 1 and "val" in values[-1].roles and "nn" in values[0].roles:
+            result.roles |= {"realised"}
+        if leaf in SMALLER or leaf in LARGER:
+            self.pick(node, leaf, arguments, result)
+        return result
 
     def leaf(self, keywords: dict[str, Value]) -> frozenset[str]:
         """The role of a tensor that is made to be optimised by itself, outside of any network."""
@@ -2134,6 +2227,14 @@ class Interpreter:
         equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq))
         if equality and roles & {"val", "train", "tokens", "random"} and not roles & {"nn", "val.len"}:
             roles |= {"boundary"}  # tokens compared with a value: where documents start
+        if len(values) == 2 and isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
+            sides = [self.is_realised(v) for v in values]
+            if all(sides):
+                roles |= self.picked(node, "comparison", "both")
+            elif any(sides):
+                other = node.comparators[0] if sides[0] else node.left
+                if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
+                    roles |= self.picked(node, "comparison", f"with {_base(other)}")
         return Value(roles=roles | self.rounds(node, values), settings=settings)
 
     @staticmethod
@@ -2364,7 +2465,9 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
                 roles |= {f"cut:{cut.seq}"}
     elif "iter" in roles:
         roles -= {"val.len"}
-    return Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0))
+    made = Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0))
+    i.pick(n, f.name, a, made)
+    return made
 
 
 def _x_len(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2727,6 +2830,13 @@ def _moved(value: Value, places: frozenset[str]) -> Value:
     if type(value) is Value:
         return Value(roles=value.roles | places, settings=value.settings, text=value.text, born=value.born)
     return value
+
+
+def _base(node: ast.AST) -> str:
+    """The name of the variable or attribute that an expression takes items of."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return ast.unparse(node)
 
 
 def _true(value: Value) -> bool:

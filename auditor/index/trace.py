@@ -27,6 +27,7 @@ class Kind(StrEnum):
     DATA = "data"  # a public data set is opened by name, instead of the contest's shards
     DELEGATE = "delegate"  # another file that the submission does not hold is run
     SERIALIZE = "serialize"  # a model or bytes are written to a file
+    PICK = "pick"  # the better of two results on the tokens that did come is taken, or they are compared
     RESET = "reset"  # parameters are overwritten, inside a loop, with what no gradient made
     LOAD = "load"  # parameters are loaded into an object
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
@@ -58,8 +59,8 @@ class Guard:
     truth: bool | None
     settings: frozenset[str]
     negated: bool = False
-    rounds: frozenset[str] = frozenset()
-    """Which rounds of a loop the condition selects (see :mod:`auditor.index.values`, ``round:``)."""
+    roles: frozenset[str] = frozenset()
+    """What the condition depends on: rounds of a loop (``round:``), a comparison of two losses (``pick:``)."""
 
 
 @dataclass(frozen=True, slots=True)

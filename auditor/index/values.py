@@ -12,7 +12,8 @@ A value carries three things the rules ask for:
   ``boundary``: tokens compared with a value; ``prev``: moved by one position; ``unset``: an unknown
   setting; ``at:L``: another value in every round of loop L; ``round:L:Eq:0``: true in that round of loop
   L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``pass:T``: came out
-  of the forward pass at time T; ``leaf:N``: a tensor optimised by itself, outside of any network;
+  of the forward pass at time T; ``realised``: a loss or probability of the tokens that did come; ``pick:N``: chosen
+  by comparing two of these in event N; ``leaf:N``: a tensor optimised by itself, outside of any network;
   ``bytemix:N``: computed from byte mixture N);
 * the *settings* (environment variables, command line flags) its value depends on.
 """

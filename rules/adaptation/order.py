@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from auditor.index.adaptation import Order, Relation, relations
-from auditor.index.trace import Event, Kind, Trace
+from auditor.index.adaptation import Order, Relation, printed_scores, relations
+from auditor.index.trace import Event, Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Evidence, Status
 from rules.base import Finding
@@ -124,12 +124,6 @@ def switched_off(reading: Reading, wanted: Wanted, what: str) -> Finding | None:
             tuple(names),
         )
     return None
-
-
-def printed_scores(trace: Trace) -> list[Event]:
-    """The scores that some printed result is made of."""
-    printed = {int(r[6:]) for e in trace.of(Kind.METRIC) for r in e.roles if r.startswith("score:")}
-    return [e for e in trace.of(Kind.SCORE) if e.seq in printed]
 
 
 def clean(reading: Reading, found: list[Relation]) -> Finding:
