@@ -198,6 +198,39 @@ def relation(trace: Trace, score: Event, step: Event) -> Relation:
     return Relation(step, score, Order.TRAINED_FIRST if same else Order.UNCLEAR, inner)
 
 
+def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | None:
+    """Why what the step changes has no part in these scores: put back, or not used afterwards. None if it may have."""
+    changed = owners(step)
+    if not changed:
+        return None
+    whole = changed | {root(trace, o) for o in changed}
+    for when, serial, saved in trace.restores:
+        if serial in whole and saved < step.time < when:
+            return "the weights are restored afterwards"
+    end = end_of_work(trace, step)
+    used = any(
+        time > end and _in_scored_part(scores, frames)
+        for serial in whole
+        for time, frames in trace.touches.get(serial, ())
+    )
+    captured = any(serial in whole and time > step.time for time, serial in trace.captures)
+    return "the stepped weights are not used afterwards" if scores and not used and not captured else None
+
+
+def end_of_work(trace: Trace, step: Event) -> int:
+    """When the outermost loop around the step, in the function that steps, is over."""
+    own = [loop for loop in step.loops if loop.frame == step.frames[-1].id]
+    return trace.loop_end.get(own[0].id, step.time) if own else step.time
+
+
+def _in_scored_part(scores: Sequence[Event], frames: tuple[int, ...]) -> bool:
+    """Whether a use lies in the evaluation of ``scores``, or in the script's own main line that leads to it."""
+    if not scores:
+        return True
+    function = scores[0].frame
+    return function in frames or function in {s.frames[-1].id for s in scores} & set(frames)
+
+
 def _undone(trace: Trace, step: Event, score: Event) -> bool:
     """Whether the parameters are put back between the step and the score."""
     whole = owners(step) | {root(trace, o) for o in owners(step)}
@@ -214,3 +247,24 @@ def printed_scores(trace: Trace) -> list[Event]:
     """The scores that some printed result is made of."""
     printed = {int(r[6:]) for e in trace.of(Kind.METRIC) for r in e.roles if r.startswith("score:")}
     return [e for e in trace.of(Kind.SCORE) if e.seq in printed]
+
+
+def is_warm_up(trace: Trace, scores: Sequence[Event], step: Event) -> str | None:
+    """Why this step only warms up: nothing is scored beside it, and what it changes is thrown away. None if not so."""
+    why = thrown_away(trace, scores, step)
+    if why is None or any(share_loop(score, step) for score in trace.of(Kind.SCORE)):
+        return None
+    whole = owners(step) | {root(trace, o) for o in owners(step)}
+    put_back = min(
+        (when for when, serial, saved in trace.restores if serial in whole and saved < step.time < when), default=None
+    )
+    for score in trace.of(Kind.SCORE):
+        if score.time <= step.time or (put_back is not None and score.time >= put_back):
+            continue
+        inside = {score.frame, score.frames[-1].id}
+        uses = (frames for serial in whole for time, frames in trace.touches.get(serial, ()) if time > step.time)
+        if any(inside & set(frames) for frames in uses) and put_back is None:
+            return None
+        if put_back is not None:
+            return None
+    return why

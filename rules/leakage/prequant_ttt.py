@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import re
 
+from auditor.index.adaptation import owners, share_loop, thrown_away
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading, prints
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -177,7 +178,7 @@ class PrequantTTT(Rule):
         for step in trace.of(Kind.STEP):
             if "val" not in step.roles or id(step.node) in known:
                 continue
-            if any(s.seq < step.seq and _share_loop(s, step) for s in scores):
+            if any(s.seq < step.seq and share_loop(s, step) for s in scores):
                 continue
             switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
             off = [b for b in reading.trace.skipped if b.settings & switches and b.settings]
@@ -214,25 +215,14 @@ def _evaluation(reading: Reading) -> str:
     return function.function if function is not None else "the reported evaluation"
 
 
-def _share_loop(score: Event, step: Event) -> bool:
-    """Whether both happen in one and the same execution of a loop inside the evaluation."""
-    own = {f.id for f in score.own_frames} | {score.frame}
-    inside = {loop.id for loop in score.loops if loop.frame in own}
-    return any(loop.id in inside for loop in step.loops)
-
-
-def _owners(step: Event) -> set[int]:
-    return {int(r.removeprefix("param:").split("~")[0]) for r in (step.text or "").split()}
-
-
 def _harmless(reading: Reading, step: Event) -> str | None:
     """Why this step cannot have taught the reported pass its own tokens; None if it may have."""
     trace, reported = reading.trace, reading.reported
     scores = reported.scores
     if scores:
-        if step.seq > scores[-1].seq and not any(_share_loop(s, step) for s in scores):
+        if step.seq > scores[-1].seq and not any(share_loop(s, step) for s in scores):
             return "they come after the reported evaluation"
-        shared = [s for s in scores if _share_loop(s, step)]
+        shared = [s for s in scores if share_loop(s, step)]
         if shared:
             if shared[0].seq < step.seq:
                 return "each span is scored before it is trained on (score-first)"
@@ -242,49 +232,14 @@ def _harmless(reading: Reading, step: Event) -> str | None:
             )
         if step.frames[-1].id in {f.id for f in scores[0].own_frames} and step.seq > scores[0].seq:
             return "they come after the tokens are scored (score-first)"
-    owners = _owners(step)
-    if owners:
-        whole = owners | {_root(trace.parents, o) for o in owners}
-        for when, serial, saved in trace.restores:
-            if serial in whole and saved < step.time < when:
-                return "the weights are restored afterwards (throw-away steps)"
-        end = _end_of_work(reading, step)
-        used = any(
-            time > end and _in_scored_part(reading, frames)
-            for serial in whole
-            for time, frames in trace.touches.get(serial, ())
-        )
-        captured = any(serial in whole and time > step.time for time, serial in trace.captures)
-        if scores and not used and not captured:
-            return "the stepped weights are not used afterwards (throw-away steps)"
-    else:
-        earlier = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and _share_loop(s, step) and s not in scores]
+    thrown = thrown_away(trace, scores, step)
+    if thrown is not None:
+        return f"{thrown} (throw-away steps)"
+    if not owners(step):
+        earlier = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and share_loop(s, step) and s not in scores]
         if earlier and not step.text:
             return "each span is scored before it is trained on, in an evaluation that is not the reported one"
     return None
-
-
-def _root(parents: dict[int, int], serial: int) -> int:
-    for _ in range(20):
-        if serial not in parents:
-            return serial
-        serial = parents[serial]
-    return serial
-
-
-def _end_of_work(reading: Reading, step: Event) -> int:
-    """When the outermost loop around the step, in the function that steps, is over."""
-    own = [loop for loop in step.loops if loop.frame == step.frames[-1].id]
-    return reading.trace.loop_end.get(own[0].id, step.time) if own else step.time
-
-
-def _in_scored_part(reading: Reading, frames: tuple[int, ...]) -> bool:
-    """Whether a use lies in the reported evaluation, or in the script's own main line that leads to it."""
-    scores = reading.reported.scores
-    if not scores:
-        return True
-    function = scores[0].frame
-    return function in frames or function in {f for s in scores for f in (s.frames[-1].id,)} & set(frames)
 
 
 _BASE = """
