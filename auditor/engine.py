@@ -127,6 +127,7 @@ def _judge(
         run_config=reading.run_config(s for o in outcomes for s in o.settings),
         outcomes=outcomes,
     )
+    reading.release()
     return _claim_weight(reading), reading, verdict
 
 

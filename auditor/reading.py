@@ -10,19 +10,20 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import brotli
 
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex
-from auditor.index.trace import CallFrame, Event, Guard, Kind, Trace
+from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
 from auditor.index.values import HOLE
 from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
 from auditor.unpack.native import NativeFunction, NativeSource, native_files, native_string
+from auditor.unpack.walk import walk
 from auditor.verdict import (
     Evidence,
     Frame,
@@ -34,6 +35,7 @@ from auditor.verdict import (
 
 ENTRY_NAME = re.compile(r"^train_gpt[\w.-]*\.py$")
 MAX_CANDIDATES = 4
+MAX_SWITCHES = 3
 
 
 class LaunchedConfiguration:
@@ -103,6 +105,7 @@ class Reading:
         self.submission = submission
         self.folder = folder
         self.notes: list[str] = []
+        self._walks: list[Interpreter] = []
 
     # -- what was shipped --------------------------------------------------------------------------------
 
@@ -188,7 +191,7 @@ class Reading:
             if index.program.tree is not None:
                 for statement in index.program.tree.body:
                     if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                        found.update(n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute))
+                        found.update(n.attr for n in walk(statement) if isinstance(n, ast.Attribute))
         return frozenset(found)
 
     def compressed_sizes(self, program: Program) -> list[int]:
@@ -271,16 +274,18 @@ class Reading:
     def _in_logs(self, text: str) -> bool:
         return len(max(text.split(HOLE), key=len).strip()) >= 8 and bool(self.log_lines_like(text))
 
-    def _trace(
-        self, relative: str, *, open_guards: bool = False, forced: dict[int, bool | None] | None = None
-    ) -> Trace:
+    def _trace(self, relative: str, *, forced: dict[int, bool | None] | None = None) -> Trace:
         entry = self.index(relative)
         if entry is None or entry.program.tree is None:
             return Trace()
-        configuration = LaunchedConfiguration(self.run)
-        return Interpreter(
-            entry, _Siblings(self, relative), configuration, open_guards=open_guards, forced=forced
-        ).run()
+        interpreter = Interpreter(entry, _Siblings(self, relative), LaunchedConfiguration(self.run), forced=forced)
+        self._walks.append(interpreter)
+        return interpreter.run()
+
+    def release(self) -> None:
+        """Let go of what only a visit to code that is switched off would need."""
+        for interpreter in self._walks:
+            interpreter.release()
 
     @property
     def entry(self) -> ProgramIndex | None:
@@ -292,40 +297,49 @@ class Reading:
         """What happens under the effective configuration."""
         return self._chosen[1]
 
-    @cached_property
-    def open_trace(self) -> Trace:
-        """What could happen if every setting were free: the difference is latent."""
-        relative = self._chosen[0]
-        return self._trace(relative, open_guards=True) if relative is not None else Trace()
-
     def switched_off(
         self,
         names: Collection[str] = (),
         holds: Callable[[ast.AST], bool] | None = None,
         *,
         inside: Collection[ast.AST | None] | None = None,
-    ) -> bool:
-        """Whether a branch that the configuration leaves out names one of ``names`` or holds a node of the kind.
+    ) -> Trace | None:
+        """What would happen in the branches of interest that the configuration leaves out; None without one.
 
-        Where it doesn't, tracing once more with every setting open would show nothing new. ``inside`` limits the
-        question to branches of these functions.
+        A branch is of interest if it names one of ``names`` or holds a node of the kind. ``inside`` limits the
+        question to branches of these functions. Their events follow those of :attr:`trace`; what only they show is
+        latent.
         """
-        seen: set[int] = set()
-        for branch in self.trace.skipped:
-            if inside is not None and branch.frames[-1].definition not in inside:
-                continue
-            for statement in branch.body:
-                if id(statement) in seen:
+        trace = self.trace
+        visited: set[tuple[int, int, bool]] = set()
+        holds_it: dict[int, bool] = {}
+        found: list[Event] = []
+        todo = list(trace.skipped)
+        # What one setting switches on, another may still leave out; deeper than that is nobody's latent code.
+        for _ in range(MAX_SWITCHES):
+            further: list[SkippedBranch] = []
+            for branch in todo:
+                # Another forward pass may attend differently; otherwise the last visit to a branch is like the first.
+                place = (id(branch.node), branch.resume.forward_pass if branch.resume else 0, branch.negated)
+                if place in visited or (inside is not None and branch.frames[-1].definition not in inside):
                     continue
-                seen.add(id(statement))
-                for node in ast.walk(statement):
-                    if holds is not None and holds(node):
-                        return True
-                    if isinstance(node, ast.Name) and node.id in names:
-                        return True
-                    if isinstance(node, ast.Attribute) and node.attr in names:
-                        return True
-        return False
+                for statement in branch.body:
+                    if id(statement) not in holds_it:
+                        holds_it[id(statement)] = _holds(statement, names, holds)
+                if any(holds_it[id(statement)] for statement in branch.body):
+                    visited.add(place)
+                    visit = self._visit(branch)
+                    found += visit.events
+                    further += visit.skipped
+            todo = further
+        return replace(trace, events=[*trace.events, *found]) if visited else None
+
+    def _visit(self, branch: SkippedBranch) -> Trace:
+        cache: dict[int, Trace] = self.__dict__.setdefault("_visits", {})
+        if id(branch) not in cache:
+            interpreter = next(w for w in self._walks if w.trace is self.trace)
+            cache[id(branch)] = interpreter.visit(branch)
+        return cache[id(branch)]
 
     def evaluation_path(self) -> list[ast.AST | None]:
         """The functions that take part in the reported evaluation, and those that read token files."""
@@ -707,7 +721,7 @@ def _printed_in(body: Sequence[ast.AST]) -> list[str]:
     for statement in body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
-        for node in ast.walk(statement):
+        for node in walk(statement):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             name = ast.unparse(node.func) if isinstance(node.func, (ast.Name, ast.Attribute)) else ""
@@ -775,6 +789,17 @@ def _scored_before(trace: Trace, metric: Event) -> tuple[Event, ...]:
         return ()
     last = inside[-1].frames[depth].id
     return tuple(e for e in inside if e.frames[depth].id == last)
+
+
+def _holds(statement: ast.stmt, names: Collection[str], kind: Callable[[ast.AST], bool] | None) -> bool:
+    for node in walk(statement):
+        if kind is not None and kind(node):
+            return True
+        if isinstance(node, ast.Name) and node.id in names:
+            return True
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            return True
+    return False
 
 
 def _guards(event: Event) -> list[tuple[int, bool]]:

@@ -80,7 +80,6 @@ def follow(
     *,
     prelude: bool = True,
     modules: Mapping[str, str] | None = None,
-    open_guards: bool = False,
     env: Mapping[str, str] | None = None,
     flags: Mapping[str, str] | None = None,
     log: Mapping[str, str] | None = None,
@@ -89,7 +88,7 @@ def follow(
     text = (PRELUDE if prelude else "") + textwrap.dedent(source)
     siblings = {name: index_of(code, f"{name}.py") for name, code in (modules or {}).items()}
     configuration = Launched(env or {}, flags or {}, log or {}, world)
-    return Interpreter(index_of(text), siblings, configuration, open_guards=open_guards).run()
+    return Interpreter(index_of(text), siblings, configuration).run()
 
 
 def printed(trace: Trace) -> list[str]:
@@ -133,17 +132,47 @@ def test_the_launch_outranks_the_default() -> None:
     assert printed(branch("0", env={"SWITCH": "1"})) == ["the switch is on"]
 
 
-def test_open_guards_follow_both_branches() -> None:
-    trace = Interpreter(
-        index_of(
-            PRELUDE + "if int(os.environ.get('SWITCH', '0')):\n    print('it is on')\nelse:\n    print('it is off')\n"
-        ),
-        {},
-        Launched(env={"SWITCH": "1"}),
-        open_guards=True,
-    ).run()
-    assert printed(trace) == ["it is on", "it is off"]
-    assert [e.undecided[0].negated for e in trace.of(Kind.MESSAGE)] == [False, True]
+def visited(source: str, env: Mapping[str, str] | None = None) -> list[Event]:
+    """The events of all branches that were left out."""
+    interpreter = Interpreter(index_of(PRELUDE + textwrap.dedent(source)), {}, Launched(env or {}, {}, {}, None))
+    trace = interpreter.run()
+    before = list(trace.events)
+    events = [e for branch in trace.skipped for e in interpreter.visit(branch).events]
+    assert trace.events == before
+    interpreter.release()
+    assert all(interpreter.visit(branch).events == [] for branch in trace.skipped)
+    return events
+
+
+def test_a_branch_left_out_can_be_visited() -> None:
+    source = "if int(os.environ.get('SWITCH', '0')):\n    print('it is on')\nelse:\n    print('it is off')\n"
+    for value, text in (("1", "it is off"), ("0", "it is on")):
+        (event,) = visited(source, {"SWITCH": value})
+        assert event.text == text
+        (guard,) = event.guards
+        assert guard.truth is None and guard.settings == {"SWITCH"} and guard.negated is (value == "1")
+
+
+def test_what_an_early_return_leaves_out_can_be_visited() -> None:
+    source = """
+        def adapt(steps):
+            print('it is called')
+            if not int(os.environ.get('SWITCH', '0')):
+                return
+            print(f'it takes {steps} steps')
+
+        adapt(3)
+    """
+    assert [e.text for e in visited(source)] == ["it is called", "it takes 3 steps"]
+
+
+def test_a_loop_left_out_can_be_visited() -> None:
+    source = """
+        for epoch in range(int(os.environ.get('EPOCHS', '0'))):
+            print('an epoch begins')
+    """
+    (event,) = visited(source)
+    assert event.text == "an epoch begins" and len(event.loops) == 1
 
 
 def test_an_unknown_condition_is_undecided_in_both_branches() -> None:
@@ -466,11 +495,6 @@ def test_argparse_switch() -> None:
     source = argparse_source('"--slot-steps", action="store_true"')
     assert printed(follow(source)) == ["there are no steps"]
     assert printed(follow(source, flags={"slot-steps": ""})) == ["steps are True"]
-
-
-def test_argparse_open() -> None:
-    source = argparse_source('"--slot-steps", type=int, default=0')
-    assert len(printed(follow(source, open_guards=True))) == 2
 
 
 @pytest.mark.parametrize(
@@ -1239,9 +1263,9 @@ ODD = [
 
 @pytest.mark.parametrize("source", ODD, ids=[s.split("\n")[0][:40] for s in ODD])
 def test_odd_code_does_not_crash(source: str) -> None:
-    for open_guards in (False, True):
-        trace = follow(source, open_guards=open_guards)
-        assert trace.truncated is None or "\n" not in trace.truncated
+    trace = follow(source)
+    assert trace.truncated is None or "\n" not in trace.truncated
+    visited(source)
 
 
 def test_events_are_in_order_and_stand_in_the_program() -> None:

@@ -211,7 +211,7 @@ def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | Non
     used = any(
         time > end and _in_scored_part(scores, frames)
         for serial in whole
-        for time, frames in trace.touches.get(serial, ())
+        for time, frames in trace.touches.get(serial, {}).values()
     )
     captured = any(serial in whole and time > step.time for time, serial in trace.captures)
     return "the stepped weights are not used afterwards" if scores and not used and not captured else None
@@ -262,7 +262,9 @@ def is_warm_up(trace: Trace, scores: Sequence[Event], step: Event) -> str | None
         if score.time <= step.time or (put_back is not None and score.time >= put_back):
             continue
         inside = {score.frame, score.frames[-1].id}
-        uses = (frames for serial in whole for time, frames in trace.touches.get(serial, ()) if time > step.time)
+        uses = (
+            frames for serial in whole for time, frames in trace.touches.get(serial, {}).values() if time > step.time
+        )
         if any(inside & set(frames) for frames in uses) and put_back is None:
             return None
         if put_back is not None:

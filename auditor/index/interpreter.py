@@ -16,11 +16,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Mapping_
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from auditor.index.byte_mixtures import ByteMixture
 from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
-from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, SkippedBranch, Trace
+from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, Resume, SkippedBranch, Trace
 from auditor.index.values import (
     EMPTY,
     HOLE,
@@ -39,9 +40,11 @@ from auditor.index.values import (
     roles_of,
     settings_of,
 )
+from auditor.unpack.walk import walk
 
 MAX_DEPTH = 30
 MAX_STEPS = 250_000
+MAX_VISIT = 40_000
 MAX_TEXT = 4_000
 MAX_ITEMS = 64
 
@@ -136,6 +139,10 @@ def _is_shift(index: ast.expr) -> bool:
     return any(is_all_but_last(p) for p in (parts[1:] if len(parts) > 1 else parts))
 
 
+# The state of a walk that a visit to a skipped branch starts from.
+_RESUMED = ("frames", "guards", "loops", "stack", "program", "index", "no_grad", "tries", "passes", "forward_pass")
+
+
 class Budget(Exception):
     """The trace has become too long."""
 
@@ -171,7 +178,7 @@ class Scope:
 
 
 class Interpreter:
-    """One walk from the entry point. ``open_guards`` ignores the configuration: what could be switched on.
+    """One walk from the entry point. Afterwards :meth:`visit` tells what a branch that was left out would have done.
 
     ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
     both branches ran, in different processes.
@@ -183,7 +190,6 @@ class Interpreter:
         siblings: Siblings,
         configuration: Configuration | None,
         *,
-        open_guards: bool = False,
         forced: Mapping_[int, bool | None] | None = None,
     ) -> None:
         self.forced = forced or {}
@@ -192,12 +198,12 @@ class Interpreter:
         self.entry = entry
         self.siblings = siblings
         self.configuration = configuration
-        self.open_guards = open_guards
         self.trace = Trace()
         self.steps = 0
         self.seq = 0
         self.serial = 0
         self.frames: list[CallFrame] = []
+        self.stack: tuple[int, ...] = (0,)  # ids of the frames
         self.guards: list[Guard] = []
         self.loops: list[Loop] = []
         self.returns: list[list[Value]] = []
@@ -212,6 +218,7 @@ class Interpreter:
         self.program = entry.program
         self.index = entry
         self.follow_passes = entry.has_shift
+        self.parts: dict[Any, frozenset[str]] = {}  # parts of the present pass → the roles of what they return
         self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
         self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
@@ -230,13 +237,58 @@ class Interpreter:
             self.trace.truncated = str(stop)
         except RecursionError:
             self.trace.truncated = "the code is nested too deeply to follow"
-        # Functions and their scopes, classes and their methods hold each other: let go, so that the syntax tree is
-        # freed with the last reading of it and not when cycles are next collected.
+        return self.trace
+
+    def release(self) -> None:
+        """Let go of all values: functions and their scopes, classes and their methods hold each other.
+
+        Without this the syntax trees would live until cycles are next collected. Nothing can be visited afterwards.
+        """
         for scope in self.scopes:
             scope.names = {}
         for cls in self.classes:
             cls.attributes = {}
-        return self.trace
+        for branch in self.trace.skipped:
+            branch.resume = None
+
+    def visit(self, branch: SkippedBranch) -> Trace:
+        """What a branch that the configuration leaves out would do, at the end of the walk; its own events only.
+
+        Variables have the values they had at the end: good enough to tell what the branch is about, not to order it
+        against the rest.
+        """
+        resume = branch.resume
+        main, self.trace = self.trace, Trace(parents=self.trace.parents)
+        if resume is None:
+            self.trace, main = main, self.trace
+            return main
+        state = {name: getattr(self, name) for name in (*_RESUMED, "steps", "parts", "forced", "returns", "pending")}
+        for name, value in zip(_RESUMED, resume.state, strict=True):
+            setattr(self, name, list(value) if name in ("frames", "guards", "loops") else value)
+        self.parts, self.returns = {}, [[]]
+        self.steps = max(self.steps, MAX_STEPS - MAX_VISIT)  # a bound of its own, and later than everything so far
+        test: ast.expr = getattr(branch.node, "test", None) or branch.node.iter  # type: ignore[attr-defined]
+        self.guards.append(Guard(test, self.program, None, branch.settings, branch.negated))
+        try:
+            body: Sequence[ast.stmt] = branch.body
+            if len(body) == 1 and body[0] is self.frames[-1].definition:
+                # The rest of the function, that an early return leaves out.
+                self.forced = {**self.forced, id(branch.node): branch.negated}
+                body = body[0].body  # type: ignore[attr-defined]
+            if isinstance(branch.node, ast.For | ast.AsyncFor):
+                self.bind(branch.node.target, Value(roles=frozenset({"iter"})), resume.scope)
+            if isinstance(branch.node, ast.If):
+                self.block(body, resume.scope)
+            else:
+                self.loop_body(branch.node, body, resume.scope, EMPTY, self.next_serial(), branch.settings)
+        except Budget as stop:
+            self.trace.truncated = str(stop)
+        except RecursionError:
+            self.trace.truncated = "the code is nested too deeply to follow"
+        found, self.trace = self.trace, main
+        for name, value in state.items():
+            setattr(self, name, value)
+        return found
 
     def new_scope(self, parent: Scope | None, call: int) -> Scope:
         """A scope that :meth:`run` lets go of at its end."""
@@ -260,12 +312,15 @@ class Interpreter:
         label = "<module>" if name == "__main__" else f"<import {name}>"
         self.frames.append(CallFrame(self.next_serial(), label, index.program, None, None, saved[0]))
         scope.call = self.frames[-1].id
+        stack = self.stack
+        self.stack = (*stack, scope.call)
         try:
             if index.program.prelude is not None:
                 self.block(index.program.prelude.body, scope)
             self.block(index.program.tree.body, scope)
         finally:
             self.frames.pop()
+            self.stack = stack
             self.program, self.index = saved
         return module
 
@@ -308,10 +363,11 @@ class Interpreter:
     def touch(self, value: Value) -> None:
         """Note the use of an object: later uses tell whether a change to it survives."""
         if isinstance(value, Object):
-            uses = self.trace.touches.setdefault(value.serial, [])
-            uses.append((self.steps, tuple(f.id for f in self.frames)))
-            if len(uses) > 4000:
-                del uses[100:2000]
+            uses = self.trace.touches.get(value.serial)
+            if uses is None:
+                uses = self.trace.touches[value.serial] = {}
+            stack = self.stack
+            uses[stack[-1]] = (self.steps, stack)
 
     # -- statements --------------------------------------------------------------------------------------
 
@@ -349,7 +405,7 @@ class Interpreter:
         elif (
             isinstance(target, ast.Name)
             and isinstance(source, ast.BinOp)
-            and any(isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(source))
+            and any(isinstance(n, ast.Name) and n.id == target.id for n in walk(source))
         ):
             self.score(node, value, value, scope)
 
@@ -397,7 +453,7 @@ class Interpreter:
         if truth is not None:
             taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
             if other:
-                self.skip(node, other, test.settings)
+                self.skip(node, other, test.settings, scope, negated=truth)
             if not taken:
                 return None
             if not test.settings:
@@ -409,7 +465,8 @@ class Interpreter:
                 self.guards.pop()
             if flow == STOP and self.frames[-1].definition is not None:
                 # The rest of the function is switched off with it.
-                self.skip(node, [self.frames[-1].definition], test.settings)  # type: ignore[list-item]
+                rest: list[ast.stmt] = [self.frames[-1].definition]  # type: ignore[list-item]
+                self.skip(node, rest, test.settings, scope, negated=not truth)
             return flow
         flows = []
         before = scope.names
@@ -478,14 +535,23 @@ class Interpreter:
         )
         self.loops[-1] = replace(loop, roles=loop.roles | {f"cut:{cut.seq}"})
 
-    def skip(self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str]) -> None:
+    def skip(
+        self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str], scope: Scope, *, negated: bool = False
+    ) -> None:
         if settings and not settings <= RANK_NAMES:
-            self.trace.skipped.append(SkippedBranch(node, tuple(body), self.program, settings, tuple(self.frames)))
+            frames = tuple(self.frames)
+            rest = (getattr(self, name) for name in _RESUMED[3:])
+            state = (frames, tuple(self.guards), tuple(self.loops), *rest)
+            self.trace.skipped.append(
+                SkippedBranch(
+                    node, tuple(body), self.program, settings, frames, negated, Resume(scope, state, self.forward_pass)
+                )
+            )
 
     def s_for(self, node: ast.For | ast.AsyncFor, scope: Scope) -> str | None:
         iterable = self.eval(node.iter, scope)
         if self.is_empty(iterable):
-            self.skip(node, node.body, iterable.settings)
+            self.skip(node, node.body, iterable.settings, scope)
             return self.block(node.orelse, scope)
         loop = self.next_serial()
         self.bind(node.target, _moved(self.element(iterable), frozenset({f"at:{loop}"})), scope)
@@ -498,7 +564,7 @@ class Interpreter:
         test = self.eval(node.test, scope)
         if self.truth(test) is False:
             # A counter that starts at a constant says nothing about later rounds; a setting does.
-            self.skip(node, node.body, test.settings)
+            self.skip(node, node.body, test.settings, scope)
             return None
         flow = self.loop_body(node, node.body, scope, self.loop_roles(test), self.next_serial(), test.settings)
         return STOP if flow == STOP and not _can_break(node.body) else None
@@ -539,7 +605,7 @@ class Interpreter:
         if id(node) not in self.carried_by:
             names = set()
             for statement in body:
-                for part in ast.walk(statement):
+                for part in walk(statement):
                     if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Name):
                         names.add(part.target.id)
                     elif isinstance(part, ast.Assign) and not isinstance(part.value, ast.Constant):
@@ -644,7 +710,7 @@ class Interpreter:
 
     def logged(self, name: str, value: Value) -> Value:
         """The value that the logs print for a hyperparameter outranks the one the code computes."""
-        if self.open_guards or self.configuration is None or isinstance(value, (Function, Class, Object)):
+        if self.configuration is None or isinstance(value, (Function, Class, Object)):
             return value
         text = self.configuration.logged(name)
         if text is None:
@@ -732,7 +798,7 @@ class Interpreter:
         merged = dict(before)
         for case in node.cases:
             scope.names = dict(before)
-            for part in ast.walk(case.pattern):
+            for part in walk(case.pattern):
                 name = getattr(part, "name", None) or getattr(part, "rest", None)
                 if isinstance(name, str):
                     scope.names[name] = Value(roles=subject.roles, settings=subject.settings)
@@ -1273,7 +1339,11 @@ class Interpreter:
     ) -> frozenset[str]:
         """Enter a forward pass. A pass like one that was followed before repeats its events, without the walk."""
         if self.passes:
-            return self.enter(function, arguments, keywords, node, force=True).roles
+            # Layers are applied in several places of one pass; alike ones do the same each time.
+            part = (id(function.node), _serial(function.receiver), *_alike(arguments), *_alike(keywords.values()))
+            if part not in self.parts:
+                self.parts[part] = self.enter(function, arguments, keywords, node, force=True).roles
+            return self.parts[part]
         # The arguments of a whole forward pass are tokens, whatever else is known of them.
         for value in given.values():
             if type(value) is Value and "nn" not in value.roles:
@@ -1282,7 +1352,6 @@ class Interpreter:
         key = (
             id(function.node),
             id(owner),
-            self.open_guards,
             tuple(
                 (
                     name,
@@ -1303,6 +1372,7 @@ class Interpreter:
             return EMPTY
         before = len(self.trace.events)
         self.passes += 1
+        self.parts = {}
         self.forward_pass = self.next_serial()
         try:
             roles = self.enter(function, arguments, keywords, node, force=True).roles
@@ -1360,6 +1430,8 @@ class Interpreter:
             scope.call, function.qualname, function.program, definition, node, self.program if outer else None
         )
         self.frames.append(frame)
+        stack = self.stack
+        self.stack = (*stack, scope.call)
         saved = (self.program, self.index)
         self.program, self.index = function.program, index
         self.returns.append([])
@@ -1382,6 +1454,7 @@ class Interpreter:
             self.no_grad -= quiet
             self.returns.pop()
             self.frames.pop()
+            self.stack = stack
             self.program, self.index = saved
 
     def bind_arguments(
@@ -1541,9 +1614,9 @@ class Interpreter:
             if default is None:
                 default = Const(value={"store_true": False, "store_false": True}.get(kind))
             flag = long.lstrip("-")
-            launched = None if self.open_guards or self.configuration is None else self.configuration.flag(flag)
+            launched = None if self.configuration is None else self.configuration.flag(flag)
             value: Value
-            if (self.open_guards or launched == HOLE) and not (_text(default) and "/" in str(_text(default))):
+            if launched == HOLE and not (_text(default) and "/" in str(_text(default))):
                 value = Value(roles=frozenset({"unset"}))
             elif launched is None:
                 value = default
@@ -1916,7 +1989,7 @@ class Interpreter:
             made = self.set_by_code[name]
             if isinstance(made, Const):
                 return Const(value=made.value, settings=settings | made.settings)
-        if not self.open_guards and self.configuration is not None:
+        if self.configuration is not None:
             text = self.configuration.environment(name)
             if text == HOLE:
                 return Value(settings=settings, roles=frozenset({"unset"}))
@@ -1924,11 +1997,6 @@ class Interpreter:
                 # Logs print a switch as True or False where the code parses 1 or 0.
                 text = {"True": "1", "False": "0"}.get(text, text)
                 return Const(value=text, settings=settings)
-        if self.open_guards:
-            # Paths stay known: they say which split a file belongs to. Switches and numbers do not.
-            if isinstance(default, Const) and isinstance(default.value, str) and "/" in default.value:
-                return Const(value=default.value, settings=settings)
-            return Value(settings=settings, text=default.text if default else None, roles=frozenset({"unset"}))
         if default is None:
             return Value(settings=settings, roles=frozenset({"unset"}))
         if isinstance(default, Const):
@@ -2257,9 +2325,9 @@ class Interpreter:
             if isinstance(right, External) and right.name == "os.environ" and isinstance(left, Const):
                 name = str(left.value)
                 known = name in TORCHRUN or name in self.set_by_code
-                if not known and self.configuration is not None and not self.open_guards:
+                if not known and self.configuration is not None:
                     known = self.configuration.environment(name) is not None
-                answer = known if known or not self.open_guards else None
+                answer = known
             elif isinstance(left, Const) and isinstance(right, Seq):
                 if all(isinstance(i, Const) for i in right.items):
                     answer = any(isinstance(i, Const) and i.value == left.value for i in right.items)
@@ -2729,7 +2797,7 @@ def _accumulator(node: ast.AST) -> str:
 
 
 def _can_break(body: Sequence[ast.stmt]) -> bool:
-    return any(isinstance(n, ast.Break) for s in body for n in ast.walk(s))
+    return any(isinstance(n, ast.Break) for s in body for n in walk(s))
 
 
 HOLDER_METHODS = SAME_OBJECT | {
@@ -2796,6 +2864,28 @@ def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | No
     return result
 
 
+def _serial(value: Value | None) -> int:
+    return value.serial if isinstance(value, Object) else id(value)
+
+
+@lru_cache(maxsize=4096)
+def _without_owner(roles: frozenset[str]) -> frozenset[str]:
+    return frozenset(r for r in roles if ":" not in r)
+
+
+def _alike(values: Iterable[Value]) -> list[Any]:
+    """What a part of a network can tell its arguments apart by."""
+    return [
+        (v.value if isinstance(v.value, (int, str, type(None))) else str(v.value))
+        if isinstance(v, Const)
+        else _without_owner(v.roles)
+        if type(v) is Value
+        else id(v)
+        for v in values
+    ]
+
+
+@lru_cache(maxsize=4096)
 def _through_call(roles: frozenset[str]) -> frozenset[str]:
     """Roles that survive a call that is not entered: data does, positions in a loop do not."""
     return frozenset(r for r in roles if r != "iter" and not r.startswith("optstate:"))

@@ -16,6 +16,7 @@ from auditor.index.byte_mixtures import ByteMixture, byte_mixtures
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
 from auditor.unpack.native import NativeSource
+from auditor.unpack.walk import FIELDS
 
 if TYPE_CHECKING:
     from auditor.index.interpreter import Scope
@@ -100,6 +101,7 @@ class ProgramIndex:
         # and class around it; what nested functions name is added to the outer ones at the end.
         stack: list[tuple[ast.AST, FunctionFacts | None, str, bool]] = [(tree, None, "", False)]
         push = stack.append
+        fields = FIELDS
         while stack:
             node, facts, prefix, in_class = stack.pop()
             kind = node.__class__
@@ -148,9 +150,7 @@ class ProgramIndex:
                     own = facts.node.args
                     if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
                         facts.names.add("add_")  # accumulates into what its caller passed
-            for name in kind._fields:
-                if name == "ctx" or name == "op" or name == "ops":
-                    continue
+            for name in fields[kind]:
                 value = getattr(node, name, None)
                 if value.__class__ is list:
                     for item in value:
@@ -247,6 +247,11 @@ class ProgramIndex:
     @staticmethod
     def _attends(facts: FunctionFacts) -> bool:
         return bool(facts.names & {"roll", "lerp"}) or any("attn" in n or "attention" in n for n in facts.names)
+
+    def leading_to(self, functions: set[int]) -> frozenset[str]:
+        """Names of the functions with these node ids, and of those that lead to them."""
+        names = (self.functions[i].node.name for i in self._closure(functions & self.functions.keys()))
+        return frozenset(n for n in names if n not in COMMON and n != "main")
 
     @cached_property
     def calling_names(self) -> frozenset[str]:

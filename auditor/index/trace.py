@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from auditor.index.interpreter import Scope
     from auditor.index.values import Value
     from auditor.unpack import Program
 
@@ -117,14 +118,25 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a walk stood when it left a branch out; for the interpreter only."""
+
+    scope: Scope
+    state: tuple[Any, ...]
+    forward_pass: int
+
+
+@dataclass(slots=True)
 class SkippedBranch:
-    """A branch that the effective configuration switches off."""
+    """A branch that the effective configuration switches off; ``negated``: taken when the condition is false."""
 
     node: ast.AST
     body: tuple[ast.stmt, ...]
     program: Program
     settings: frozenset[str]
     frames: tuple[CallFrame, ...]
+    negated: bool = False
+    resume: Resume | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -135,8 +147,8 @@ class Trace:
     skipped: list[SkippedBranch] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
     """ids of the AST nodes of all functions that were entered or applied as a network."""
-    touches: dict[int, list[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
-    """object serial → (time, call ids on the stack) of each use."""
+    touches: dict[int, dict[int, tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
+    """object serial → call id → (time, call ids on the stack) of the last use in that call."""
     parents: dict[int, int] = field(default_factory=dict)
     """object serial of a network → that of the network it is part of."""
     made_in: dict[int, tuple[int, ...]] = field(default_factory=dict)

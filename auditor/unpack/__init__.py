@@ -18,6 +18,7 @@ from auditor.unpack.evaluate import Evaluator, Run, Stage, code_size, may_run_co
 from auditor.unpack.limits import Budget
 from auditor.unpack.source import TOO_LARGE, Source, parse, read_source
 from auditor.unpack.values import ROOT, Files
+from auditor.unpack.walk import walk
 
 __all__ = ["Program", "read_program"]
 
@@ -219,7 +220,7 @@ def _prelude(stage: Stage, chosen: list[Run], program: Program) -> list[ast.stmt
         return statements
     line, column = program.anchor
     copies = ast.Module(body=statements, type_ignores=[])
-    for node in ast.walk(copies):
+    for node in walk(copies):
         if isinstance(node, ast.stmt | ast.expr | ast.excepthandler | ast.arg | ast.keyword | ast.alias):
             node.lineno = node.end_lineno = line
             node.col_offset = node.end_col_offset = column - 1
@@ -235,7 +236,7 @@ def _opaque(program: Program, reason: str, line: int, column: int, bundled: tupl
 def _first_payload(source: Source) -> tuple[int, int]:
     assert source.tree is not None
     literals = [
-        node for node in ast.walk(source.tree) if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        node for node in walk(source.tree) if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
     ]
     longest = max(literals, key=lambda n: len(n.value))  # type: ignore[arg-type]
     return longest.lineno, longest.col_offset + 1

@@ -56,6 +56,7 @@ from auditor.unpack.values import (
     Unknown,
     looks_packed,
 )
+from auditor.unpack.walk import walk
 
 MAX_ITEMS = 4_000_000
 MAX_SPLIT_BYTES = 8 << 20
@@ -67,32 +68,22 @@ SMALL_CODE = 30_000
 """Scripts with less code than this (payload literals aside) are followed into every function they call; in
 larger ones only functions that could run or decode something are."""
 
-_WAYS_TO_RUN = (
-    "exec",
-    "eval(",
-    "load_module",
-    "run_path",
-    "run_module",
-    "runcode",
-    "runsource",
-    "marshal",
-    "builtins",
-)
-_MAY_RUN = re.compile(
-    r"exec\b(?<!\wexec)|exec_module|load_module|run_path|run_module|runcode|runsource|marshal\b|builtins"
-)
-_LONG_WORD = re.compile(r"\S{400}")
+_WAYS_TO_RUN = ("exec_module", "load_module", "run_path", "run_module", "runcode", "runsource", "marshal", "builtins")
+_EXEC = re.compile(r"exec\b(?<!\wexec)")
+_LONG_WORD = 400
 _EVAL = re.compile(r"eval\(")
 
 
 def may_run_code(text: str) -> bool:
     """Whether ``text`` could run packed code in any way that is known here. Cheap, as most texts can't."""
-    if "decompress" in text and _LONG_WORD.search(text):
+    if "decompress" in text and any(
+        len(line) >= _LONG_WORD and max(map(len, line.split()), default=0) >= _LONG_WORD for line in text.split("\n")
+    ):
         return True  # what it unpacks may be written to a file and imported or run by name
-    if not any(word in text for word in _WAYS_TO_RUN):
-        return False
-    if _MAY_RUN.search(text):
+    if any(word in text for word in _WAYS_TO_RUN) or ("exec" in text and _EXEC.search(text)):
         return True
+    if "eval(" not in text:
+        return False
     # model.eval() and train_and_eval() are everywhere in these scripts.
     before = (text[match.start() - 1] for match in _EVAL.finditer(text, 1))
     return any(not (character.isalnum() or character in "._") for character in before)
@@ -371,7 +362,7 @@ def code_size(source: Source) -> int:
         return len(source.text)
     literals = sum(
         _extent(node)
-        for node in ast.walk(source.tree)
+        for node in walk(source.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and len(node.value) >= PAYLOAD_LENGTH
     )
     return max(0, len(source.text) - literals)
@@ -383,7 +374,7 @@ def payload_share(source: Source) -> float:
         return 0.0
     packed = sum(
         _extent(node)
-        for node in ast.walk(source.tree)
+        for node in walk(source.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and looks_packed(node.value)
     )
     return packed / len(source.text)
@@ -578,7 +569,7 @@ class Evaluator:
 
     def forget(self, node: ast.AST, scope: Scope) -> None:
         """Whatever ``node`` assigns is unknown from here on."""
-        for inner in ast.walk(node):
+        for inner in walk(node):
             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
                 scope.assign(inner.id, Unknown("it depends on something that is not known"))
 
@@ -1042,8 +1033,8 @@ class Evaluator:
         found = self.interesting.get(id(node))
         if found is None:
             self.interesting[id(node)] = False  # recursion ends here
-            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            attributes = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+            names = {n.id for n in walk(node) if isinstance(n, ast.Name)}
+            attributes = {n.attr for n in walk(node) if isinstance(n, ast.Attribute)}
             found = bool((names | attributes) & _INTERESTING)
             for name in names if not found else ():
                 callee = scope.module.names.get(name)
@@ -1369,7 +1360,7 @@ class Evaluator:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return Unknown("eval of a broken expression")
-        for inner in ast.walk(tree):
+        for inner in walk(tree):
             if isinstance(inner, ast.expr) and self.statement is not None:
                 inner.lineno, inner.col_offset = self.statement.lineno, self.statement.col_offset
         return self.value(tree.body, scope)
@@ -1584,7 +1575,7 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
 
 
 def _mentions_payload(node: ast.AST) -> bool:
-    return any(isinstance(n, ast.Constant) and looks_packed(n.value) for n in ast.walk(node))
+    return any(isinstance(n, ast.Constant) and looks_packed(n.value) for n in walk(node))
 
 
 def _any_unknown(*values: Any) -> bool:
@@ -1639,7 +1630,7 @@ def _as_load(target: ast.expr) -> ast.expr:
 
 
 def _is_generator(node: ast.FunctionDef) -> bool:
-    return any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(node))
+    return any(isinstance(n, ast.Yield | ast.YieldFrom) for n in walk(node))
 
 
 def _words(values: Iterable[Any]) -> Iterable[str]:

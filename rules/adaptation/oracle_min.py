@@ -27,7 +27,6 @@ training on the validation set; on #659: peeking at the correct token. Settled.
 
 from __future__ import annotations
 
-from auditor.index.adaptation import printed_scores
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
@@ -120,11 +119,11 @@ class OracleMin(Rule):
         return Finding(Status.CLEAN, "No minimum over losses goes into the reported sum.", doubt)
 
     def _latent(self, reading: Reading) -> Finding | None:
-        if not reading.switched_off(reading.training_names() | CALLS):
+        trace = reading.switched_off(reading.training_names() | CALLS)
+        if trace is None:
             return None
-        trace = reading.open_trace
         seen = {id(e.node) for e in reading.trace.of(Kind.PICK)}
-        for score, pick in _kept(trace, printed_scores(trace)):
+        for score, pick in _kept(trace, trace.of(Kind.SCORE)):
             if id(pick.node) in seen:
                 continue
             switches = {s for g in (*score.guards, *pick.guards) for s in g.settings if not s.startswith("<")}

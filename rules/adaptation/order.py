@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from auditor.index.adaptation import Order, Relation, printed_scores, relations
+from auditor.index.adaptation import Order, Relation, relations
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Evidence, Status
@@ -98,11 +98,11 @@ def did_not_run(reading: Reading, relation: Relation, what: str) -> Finding:
 
 def switched_off(reading: Reading, wanted: Wanted, what: str) -> Finding | None:
     """A latent finding: the pattern is found only where every setting is left open."""
-    if not reading.switched_off(reading.training_names()):
+    trace = reading.switched_off(reading.training_names())
+    if trace is None:
         return None
-    trace = reading.open_trace
     known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
-    for relation in relations(trace, printed_scores(trace)):
+    for relation in relations(trace, trace.of(Kind.SCORE)):
         step = relation.step
         if id(step.node) in known or not wanted(relation):
             continue

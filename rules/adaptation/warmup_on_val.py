@@ -22,7 +22,7 @@ same line draw random tokens. Reported, and not counted against a submission by 
 
 from __future__ import annotations
 
-from auditor.index.adaptation import is_warm_up, printed_scores
+from auditor.index.adaptation import is_warm_up
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
@@ -100,10 +100,10 @@ class WarmupOnVal(Rule):
         return self._latent(reading) or _clean(reading, steps)
 
     def _latent(self, reading: Reading) -> Finding | None:
-        if not reading.switched_off(reading.training_names()):
+        trace = reading.switched_off(reading.training_names())
+        if trace is None:
             return None
-        trace = reading.open_trace
-        scores = printed_scores(trace)
+        scores = trace.of(Kind.SCORE)
         known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
         for step in trace.of(Kind.STEP):
             if "val" not in step.roles or id(step.node) in known or is_warm_up(trace, scores, step) is None:

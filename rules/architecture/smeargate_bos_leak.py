@@ -148,14 +148,15 @@ class SmearGateBOSLeak(Rule):
                 Confidence.HIGH,
             )
         methods = [m for index in reading.opened() for m in index.methods]
-        if not reading.switched_off({"roll", "pad"}, lambda n: isinstance(n, ast.Slice), inside=methods):
+        trace = reading.switched_off({"roll", "pad"}, lambda n: isinstance(n, ast.Slice), inside=methods)
+        if trace is None:
             return Finding(
                 Status.CLEAN,
                 "No forward pass of this run adds a position's state to the one before it.",
                 Confidence.MEDIUM,
             )
-        possible = [s for s in reading.open_trace.of(Kind.SMEAR) if not s.detail]
-        leaking = [s for s in possible if _isolation(reading.open_trace, s) == "documents"]
+        possible = [s for s in trace.of(Kind.SMEAR) if not s.detail]
+        leaking = [s for s in possible if _isolation(trace, s) == "documents"]
         if leaking:
             names = sorted({s for e in leaking for g in e.guards for s in g.settings if not s.startswith("<")})
             return Finding(

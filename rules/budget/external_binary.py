@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE, Const, Seq, Value, options_of
 from auditor.reading import Reading
+from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -189,9 +190,10 @@ class ExternalBinary(Rule):
 
     def _none(self, reading: Reading) -> Finding:
         names = {name for index in reading.opened() for name in index.calling_names}
-        if reading.switched_off(names):
+        possible = reading.switched_off(names)
+        if possible is not None:
             known = {id(e.node) for e in reading.trace.of(Kind.EXTERNAL)}
-            for call in _calls(reading.open_trace.of(Kind.EXTERNAL)):
+            for call in _calls(possible.of(Kind.EXTERNAL)):
                 if id(call.event.node) in known:
                     continue
                 switches = sorted({s for g in call.event.guards for s in g.settings if not s.startswith("<")})
@@ -238,7 +240,7 @@ def _own_source(reading: Reading, name: str) -> Evidence | None:
             first = next((line for line in file.text.split("\n") if line.strip()), file.name)
             return reading.log_evidence(file.path, file.text.split("\n").index(first) + 1, first, role)
     for index in reading.opened():
-        for node in ast.walk(index.program.tree) if index.program.tree is not None else ():
+        for node in walk(index.program.tree) if index.program.tree is not None else ():
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _NATIVE_TEXT.search(node.value):
                 return reading.evidence(index.program, node, role)
     return None

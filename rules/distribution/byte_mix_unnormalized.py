@@ -148,7 +148,8 @@ class ByteMixUnnormalized(Rule):
         names = {getattr(m.function, "name", "") for m in mixtures.values()}
         index = next(i for i in reading.opened() if i.byte_mixtures)
         first = next(iter(index.byte_mixtures.values()))
-        opened = [e for e in reading.open_trace.of(Kind.BYTE_MIX) if mixtures[id(e.node)].form != "open"]
+        trace = reading.switched_off(index.leading_to({id(m.function) for m in mixtures.values()}))
+        opened = [e for e in trace.of(Kind.BYTE_MIX) if mixtures[id(e.node)].form != "open"] if trace else []
         if not opened:
             return Finding(
                 Status.CLEAN,

@@ -170,9 +170,9 @@ class PrequantTTT(Rule):
 
     def _latent(self, reading: Reading) -> Finding | None:
         """The same pattern in code that this run switches off."""
-        if not reading.switched_off(reading.training_names()):
+        trace = reading.switched_off(reading.training_names())
+        if trace is None:
             return None
-        trace = reading.open_trace
         scores = trace.of(Kind.SCORE)
         known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
         for step in trace.of(Kind.STEP):

@@ -130,17 +130,16 @@ class ValCalibration(Rule):
         )
 
     def _latent(self, reading: Reading) -> Finding | None:
-        """The same in code that this run switches off, or with other shards than this run's."""
+        """The same in code that this run switches off."""
         names = frozenset[str]().union(*(index.hooking_names for index in reading.opened()))
         if not any(index.hooks for index in reading.opened()):
             return None
-        if not reading.switched_off(names) and not _chooses(reading):
+        trace = reading.switched_off(names)
+        if trace is None:
             return None
-        trace = reading.open_trace
-        scores = trace.of(Kind.SCORE)
-        last = scores[-1].seq if scores else 0
+        known = {id(e.node) for e in reading.trace.of(Kind.OBSERVE)}
         for event in trace.of(Kind.OBSERVE):
-            if "val" not in event.roles or _use(trace, event) is None or event.seq > last:
+            if "val" not in event.roles or id(event.node) in known:
                 continue
             switches = {s for g in event.guards for s in g.settings if s[0] != "<"}
             off = [b for b in reading.trace.skipped if b.settings & switches]
@@ -195,15 +194,6 @@ def _source(event: Event, first: Event | None) -> str:
     if "nn" in event.roles:
         return "text that the model generates"
     return "random tokens" if "random" in event.roles else "tokens of no shard"
-
-
-def _chooses(reading: Reading) -> bool:
-    """Whether a function that leads to the hooks compares something with the name of the validation split."""
-    return any(
-        facts.names & index.hooking_names and not {"val", "valid", "validation"}.isdisjoint(facts.strings)
-        for index in reading.opened()
-        for facts in index.functions.values()
-    )
 
 
 _BASE = """

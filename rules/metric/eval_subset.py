@@ -220,30 +220,26 @@ class EvalSubset(Rule):
     def _latent(self, reading: Reading) -> Finding | None:
         """A limit on the reported path that the run leaves switched off."""
         metric = reading.reported.metric
-        if metric is None or not reading.switched_off({"min"}, _keeps_a_part, inside=reading.evaluation_path()):
+        if metric is None:
             return None
-        trace = reading.open_trace
-        same = [
-            m
-            for m in trace.of(Kind.METRIC)
-            if m.node is metric.node and m.frames[-1].definition is metric.frames[-1].definition
-        ]
-        scores = {e.seq: e for e in trace.of(Kind.SCORE)}
-        for candidate in reversed(same):
-            feeding = [scores[int(r[6:])] for r in candidate.roles if r.startswith("score:") and int(r[6:]) in scores]
-            for cut in _cuts(trace, feeding):
-                names = sorted(s for s in cut.settings if not s.startswith("<"))
-                if not names or cut.detail == "clock":
-                    continue
-                return Finding(
-                    Status.LATENT,
-                    "A limit on what is scored exists on the reported path, but is off in this run"
-                    f" ({', '.join(names[:3])}).",
-                    Confidence.MEDIUM,
-                    (reading.at(cut, "would limit what is scored"), *reading.setting_evidence(names)),
-                    reading.call_path(cut),
-                    tuple(names),
-                )
+        trace = reading.switched_off({"min"}, _keeps_a_part, inside=reading.evaluation_path())
+        if trace is None:
+            return None
+        known = {id(e.node) for e in reading.trace.of(Kind.CUT)}
+        for cut in trace.of(Kind.CUT):
+            names = sorted({s for g in cut.guards for s in g.settings if not s.startswith("<")} | cut.settings)
+            names = [n for n in names if not n.startswith("<")]
+            if id(cut.node) in known or not names or cut.detail == "clock":
+                continue
+            return Finding(
+                Status.LATENT,
+                "A limit on what is scored exists on the reported path, but is off in this run"
+                f" ({', '.join(names[:3])}).",
+                Confidence.MEDIUM,
+                (reading.at(cut, "would limit what is scored"), *reading.setting_evidence(names)),
+                reading.call_path(cut),
+                tuple(names),
+            )
         return None
 
     def _clean(self, reading: Reading, coverage: Coverage | None) -> Finding:

@@ -1,0 +1,39 @@
+"""Walks a syntax tree: what ``ast.walk`` does, several times faster, as trees are walked once per script and rule."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+# Fields that hold names, numbers or operators: nothing below them.
+_LEAVES = frozenset({"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "level", "module", "conversion"})
+
+
+def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
+    if kind is ast.Constant:
+        return ()
+    return tuple(f for f in kind._fields if f not in _LEAVES)
+
+
+FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
+    kind: _fields(kind) for kind in vars(ast).values() if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+"""Node type → the fields that can hold other nodes (operators and contexts are left out)."""
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """``node`` and all nodes below it in no particular order, operators and contexts left out."""
+    fields = FIELDS
+    todo = [node]
+    push, pop = todo.append, todo.pop
+    while todo:
+        node = pop()
+        yield node
+        for name in fields[node.__class__]:
+            value = getattr(node, name, None)
+            if value.__class__ is list:
+                for item in value:
+                    if isinstance(item, ast.AST):
+                        push(item)
+            elif isinstance(value, ast.AST):
+                push(value)
