@@ -16,9 +16,10 @@ from functools import cached_property
 import brotli
 
 from auditor.index.interpreter import Interpreter
-from auditor.index.program_index import ProgramIndex
+from auditor.index.program_index import ProgramIndex, makes_leaf
 from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
 from auditor.index.values import HOLE
+from auditor.index.window_parameters import WindowParameters, latent_parameters, window_parameters
 from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
@@ -358,6 +359,29 @@ class Reading:
     def reported(self) -> ReportedEvaluation:
         """The evaluation behind the claimed number."""
         return self._chosen[2]
+
+    @cached_property
+    def window_parameters(self) -> list[WindowParameters]:
+        """Throw-away parameters optimised inside the reported evaluation."""
+        return window_parameters(self.trace, self.reported.scores)
+
+    @cached_property
+    def other_window_parameters(self) -> list[WindowParameters]:
+        """The same inside every other evaluation that runs."""
+        reported = {s.seq for s in self.reported.scores}
+        return window_parameters(self.trace, [s for s in self.trace.of(Kind.SCORE) if s.seq not in reported])
+
+    @cached_property
+    def latent_window_parameters(self) -> list[WindowParameters]:
+        """The same in code that this run switches off."""
+        indexes = self.opened()
+        if not any(index.makes_leaves for index in indexes):
+            return []
+        names = frozenset[str]().union(*(index.leaf_names for index in indexes))
+        if self.trace.leaves:
+            names |= {"backward"}  # made, but not optimised: no steps
+        trace = self.switched_off(names, makes_leaf)
+        return latent_parameters(trace, len(self.trace.events)) if trace is not None else []
 
     def foreign_texts(self) -> str | None:
         """The public data set that the reported evaluation scores instead of validation shards, or None."""

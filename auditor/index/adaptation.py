@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from auditor.index.trace import Event, Kind, Loop, Trace
+from auditor.index.window_parameters import only_window_parameters
 
 SELECTS: dict[str, Callable[[int, int], bool]] = {
     "Eq": lambda a, b: a == b,
@@ -188,7 +189,7 @@ def relation(trace: Trace, score: Event, step: Event) -> Relation:
         return Relation(step, score, Order.SCORED_FIRST, inner)
     if not owners(step):
         made = [trace.made_in.get(-n, ()) for n in leaves(step)]
-        if not made or all(inner.id in loops for loops in made):
+        if not made or all(inner.id in loops for loops in made) or only_window_parameters(trace, step):
             return Relation(step, score, Order.OWN_TENSORS, inner)
     if not moves(score.roles, inner) and not moves(step.roles, inner):
         known = isinstance(inner.node, ast.For) and "const" in inner.roles

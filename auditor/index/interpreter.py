@@ -11,6 +11,7 @@ carries the roles of their arguments.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 from auditor.index.byte_mixtures import ByteMixture
 from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
-from auditor.index.trace import CallFrame, Event, Guard, Kind, Loop, Resume, SkippedBranch, Trace
+from auditor.index.trace import CallFrame, Event, Guard, Kind, Leaf, Loop, Resume, SkippedBranch, Span, Trace
 from auditor.index.values import (
     EMPTY,
     HOLE,
@@ -36,6 +37,7 @@ from auditor.index.values import (
     Value,
     deep_roles,
     join,
+    number_of,
     options_of,
     roles_of,
     settings_of,
@@ -103,6 +105,15 @@ RANDOM_INDEX = {
 SMALLER = frozenset({"minimum", "fmin", "min", "amin", "nanmin", "argmin"})
 LARGER = frozenset({"maximum", "fmax", "max"})
 RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
+TYPICAL_VAL_TOKENS = 40_540_161.0
+"""How many validation tokens there typically are; only the order of magnitude matters."""
+FACTORIES = frozenset(
+    {
+        "zeros", "zeros_like", "full", "full_like", "empty", "empty_like", "ones", "ones_like", "randn", "randn_like",
+        "rand", "normal", "tensor", "clone",
+    }
+)  # fmt: skip
+PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "embedding", "conv1d"})
 STOP, BREAK, NEXT = "return", "break", "continue"
 MIRRORED = {"Lt": "Gt", "Gt": "Lt", "LtE": "GtE", "GtE": "LtE"}
 OPPOSITE = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtE", "GtE": "Lt", "Gt": "LtE", "LtE": "Gt"}
@@ -209,6 +220,7 @@ class Interpreter:
         self.returns: list[list[Value]] = []
         self.no_grad = 0
         self.tries = 0
+        self.comprehensions = 0  # depth of comprehensions being evaluated
         self.passes = 0  # depth of forward passes being followed
         self.forward_pass = 0  # id of the outermost one
         self.pending: frozenset[str] = EMPTY  # roles of the losses of backward passes not yet stepped
@@ -219,6 +231,7 @@ class Interpreter:
         self.index = entry
         self.follow_passes = entry.has_shift
         self.parts: dict[Any, frozenset[str]] = {}  # parts of the present pass → the roles of what they return
+        self.watches_leaves = entry.makes_leaves
         self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
         self.indexes: dict[int, ProgramIndex] = {}
         self.config_classes: dict[int, Class] = {}
@@ -258,7 +271,10 @@ class Interpreter:
         against the rest.
         """
         resume = branch.resume
-        main, self.trace = self.trace, Trace(parents=self.trace.parents)
+        # Events are the branch's own; what later events refer to by number is shared with the walk.
+        known = self.trace
+        shared = {name: getattr(known, name) for name in ("parents", "leaves", "spans", "carried", "resets", "made_in")}
+        main, self.trace = known, Trace(**shared, loop_end=known.loop_end)
         if resume is None:
             self.trace, main = main, self.trace
             return main
@@ -300,6 +316,7 @@ class Interpreter:
         self.indexes[id(index.program)] = index
         self.follow_passes = self.follow_passes or index.has_shift
         self.byte_mixtures |= index.byte_mixtures
+        self.watches_leaves = self.watches_leaves or index.makes_leaves
         scope = self.new_scope(None, 0)
         module = Object(kind=External(name=name), attributes=scope.names)
         self.modules[index.program.file] = module
@@ -389,11 +406,24 @@ class Interpreter:
 
     def s_assign(self, node: ast.Assign, scope: Scope) -> None:
         value = self.eval(node.value, scope)
+        if "grad" in value.roles and self.watches_leaves:
+            self.note_update(node, value, scope)
         for target in node.targets:
             self.keeps_best(target, value)
             self.bind(target, value, scope)
         if len(node.targets) == 1:
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
+
+    def note_update(self, node: ast.Assign, value: Value, scope: Scope) -> None:
+        """``delta = delta - rate * gradient`` steps a leaf like an optimiser does."""
+        target = node.targets[0]
+        if not isinstance(target, ast.Name) or not any(
+            isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(node.value)
+        ):
+            return
+        found = scope.find(target.id)
+        if found is not None and _leaves(found[0].roles) and not found[0].roles & {"nn", "grad"}:
+            self.step_event(node, found[0], value.roles)
 
     def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
@@ -419,7 +449,7 @@ class Interpreter:
         if self.is_score(change.roles):
             holder_call = self.owner_call(node.target, old, scope)
             self.score(node, change, old, scope, holder_call)
-        if "grad" in change.roles and any(r.startswith("param:") for r in old.roles):
+        if "grad" in change.roles and any(r.startswith(("param:", "leaf:")) for r in old.roles):
             self.step_event(node, old, change.roles)
             return
         value = self.binary(type(node.op), old, change)
@@ -490,10 +520,13 @@ class Interpreter:
         if not live:
             live = results
         merged = dict(live[0])
+        typical = None if test.sample is None else results[0 if test.sample else 1]
         for names in live[1:]:
             for name, value in names.items():
                 if merged.get(name) is not value:
-                    merged[name] = join(merged.get(name), value)
+                    merged[name] = joined = join(merged.get(name), value)
+                    if typical is not None and type(joined) is Value and joined is not value and name in typical:
+                        joined.sample = number_of(typical[name])
         for name, marks in replaced.items():
             best = merged.get(name)
             if best is not None and type(best) is Value:
@@ -592,7 +625,10 @@ class Interpreter:
         try:
             flow = self.block(body, scope)
         finally:
-            self.trace.loop_end[self.loops.pop().id] = self.steps
+            left = self.loops.pop()
+            self.trace.loop_end[left.id] = self.steps
+        if self.trace.leaves:
+            self.note_carried(left, body, before, scope)
         # What a loop changes is no longer the constant it was before it.
         for name, value in scope.names.items():
             old = before.get(name)
@@ -612,6 +648,16 @@ class Interpreter:
                         names.update(t.id for t in part.targets if isinstance(t, ast.Name))
             self.carried_by[id(node)] = frozenset(names)
         return self.carried_by[id(node)]
+
+    def note_carried(self, loop: Loop, body: Sequence[ast.stmt], before: dict[str, Value], scope: Scope) -> None:
+        """Names from before the loop that hold a leaf of this round at its end, and are read when the next starts."""
+        made = {n for n, leaf in self.trace.leaves.items() if any(outer.id == loop.id for outer in leaf.loops)}
+        for name, value in scope.names.items():
+            held = _leaves(value.roles) & made
+            if not held or name not in before:
+                continue
+            if before[name] is value or _reads_first(body, name):
+                self.trace.carried.append((loop, name, held))
 
     def s_with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> str | None:
         quiet = 0
@@ -837,6 +883,9 @@ class Interpreter:
                     # Different branches and loops write the same attribute: keep what either wrote.
                     keep = known if self.undecided() and known is not None else None
                     option.attributes[target.attr] = join(keep, value) if keep else value
+                elif target.attr == "requires_grad":
+                    if _true(value) and not _owned(option.roles):
+                        option.roles |= self.leaf(target, None, option)
                 elif target.attr == "data" or "param:" in "".join(option.roles):
                     if "grad" in value.roles:
                         self.step_event(target, option, value.roles)
@@ -850,6 +899,9 @@ class Interpreter:
                 if isinstance(key, Const):
                     self.set_by_code[str(key.value)] = value
                 return
+            if self.watches_leaves and isinstance(value, Const) and not isinstance(value.value, str):
+                # mask[i, a:b] = 1 selects positions, = 0 leaves them out
+                holder.roles |= self.mark(target.slice, scope, bool(value.value))
             for option in options_of(holder):
                 if isinstance(option, Mapping):
                     if isinstance(key, Const) and isinstance(key.value, str) and len(option.items) < 400:
@@ -873,7 +925,7 @@ class Interpreter:
             for option in value.options:
                 result = join(result, self.part(option))
             return result or Value()
-        return Value(roles=value.roles, settings=value.settings, born=value.born)
+        return Value(roles=value.roles, settings=value.settings, born=value.born, sample=value.sample)
 
     def element(self, iterable: Value) -> Value:
         """What a loop variable holds while it runs over ``iterable``."""
@@ -906,7 +958,7 @@ class Interpreter:
         roles = iterable.roles - {"whole"}
         if "val.len" in roles or not roles:
             roles = roles - {"val.len"} | {"iter"}
-        return Value(roles=roles | {"iter"}, settings=EMPTY)
+        return Value(roles=roles | {"iter"}, settings=EMPTY, sample=iterable.sample)
 
     @staticmethod
     def is_empty(value: Value) -> bool:
@@ -1005,7 +1057,10 @@ class Interpreter:
     def e_subscript(self, node: ast.Subscript, scope: Scope) -> Value:
         holder = self.eval(node.value, scope)
         if isinstance(node.slice, ast.Slice):
-            return self.slice(node, holder, node.slice, scope)
+            made = self.slice(node, holder, node.slice, scope)
+            if self.watches_leaves and type(made) is Value:
+                made.roles |= self.span(holder, [node.slice], scope)
+            return made
         if isinstance(node.slice, ast.Tuple) and any(isinstance(e, ast.Slice) for e in node.slice.elts):
             # A leading None only adds an axis.
             axes = [e for e in node.slice.elts if not (isinstance(e, ast.Constant) and e.value is None)]
@@ -1022,6 +1077,8 @@ class Interpreter:
                 made.roles |= {"prev"}
             if "nn" in holder.roles and "val" in chosen and "nn" not in chosen and type(made) is Value:
                 made.roles |= {"realised"}
+            if self.watches_leaves and type(made) is Value:
+                made.roles |= self.span(holder, axes, scope)
             return made
         key = self.eval(node.slice, scope)
         if isinstance(holder, Object) and isinstance(holder.kind, External) and "*" in holder.attributes:
@@ -1061,8 +1118,8 @@ class Interpreter:
         roles = holder.roles - {"whole"}
         if "random" in key.roles and "val" in roles:
             roles |= {"random"}
-        roles |= frozenset(r for r in key.roles if r.startswith("cut:"))
-        return Value(roles=roles, settings=holder.settings, born=holder.born)
+        roles |= frozenset(r for r in key.roles if r.startswith(("cut:", "span:", "out:")))
+        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample)
 
     def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
         lower = self.eval(part.lower, scope) if part.lower is not None else None
@@ -1104,9 +1161,87 @@ class Interpreter:
                     roles |= _places(bound.roles)
             if "val" in roles and "nn" not in roles:
                 roles |= {f"piece:{self.next_serial()}"}
+            size = _batch_size(part) if self.watches_leaves and not roles & {"val", "nn"} else None
+            if size is not None and number_of(self.eval(size, scope)) == 1:
+                roles |= {"alone"}
         if upper is not None and "random" in upper.roles | (lower.roles if lower else EMPTY) and "val" in roles:
             roles |= {"random"}
-        return Value(roles=roles, settings=holder.settings, born=holder.born)
+        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample)
+
+    def span(self, holder: Value, axes: list[ast.expr], scope: Scope) -> frozenset[str]:
+        """The role of a selection of positions from tokens or from what a network made of them."""
+        if not holder.roles & {"val", "nn", "foreign", "positions"} or "val.len" in holder.roles:
+            return EMPTY
+        return self.positions(axes, scope, of_tokens="whole" in holder.roles, mask=False)
+
+    def mark(self, index: ast.expr, scope: Scope, selected: bool) -> frozenset[str]:
+        """The role of a mask that is set at some positions."""
+        axes = list(index.elts) if isinstance(index, ast.Tuple) else [index]
+        made = self.positions(axes, scope, of_tokens=False, mask=True)
+        return made if selected else _inverted(made)
+
+    def positions(self, axes: list[ast.expr], scope: Scope, *, of_tokens: bool, mask: bool) -> frozenset[str]:
+        """Record the range that an index selects: along the second axis, or the only one that has bounds."""
+        slices = [a for a in axes[:2] if isinstance(a, ast.Slice) and (a.lower or a.upper) and a.step is None]
+        if not slices:
+            return EMPTY
+        part = slices[-1]
+        bounds = [self.eval(b, scope) if b is not None else None for b in (part.lower, part.upper)]
+        lower = number_of(bounds[0]) if bounds[0] is not None else 0.0
+        upper = number_of(bounds[1]) if bounds[1] is not None else math.inf
+        return self.new_span(part, lower, upper, of_tokens, mask, "alone" in roles_of(bounds))
+
+    def new_span(
+        self,
+        part: ast.AST,
+        lower: float | None,
+        upper: float | None,
+        of_tokens: bool,
+        mask: bool,
+        alone: bool = False,
+    ) -> frozenset[str]:
+        number = len(self.trace.spans) + 1
+        frame = self.frames[-1].id if self.frames else 0
+        self.trace.spans[number] = Span(
+            number,
+            part,
+            self.program,
+            lower,
+            upper,
+            of_tokens,
+            mask,
+            tuple(self.loops),
+            frame,
+            self.comprehensions > 0,
+            alone,
+        )
+        return frozenset({f"span:{number}"})
+
+    def leaf(self, node: ast.AST, shape: tuple[float | None, ...] | None, origin: Value | None) -> frozenset[str]:
+        """Record a tensor that is made to be optimised; its role."""
+        number = self.next_serial()
+        self.trace.made_in[-number] = tuple(loop.id for loop in self.loops)
+        self.trace.leaves[number] = Leaf(
+            number=number,
+            node=node,
+            program=self.program,
+            frames=tuple(self.frames),
+            loops=tuple(self.loops),
+            time=self.steps,
+            shape=shape,
+            origin=origin.roles if origin is not None else EMPTY,
+        )
+        return frozenset({f"leaf:{number}"})
+
+    def note_leaf(self, values: Iterable[Value], *, factor: bool = False, projected: bool = False) -> None:
+        """What is done with leaves, or with activations that they were added to."""
+        for value in values:
+            for number in _leaves(value.roles):
+                leaf = self.trace.leaves[number]
+                if "nn" in value.roles or leaf.added:
+                    leaf.projected = leaf.projected or projected
+                elif factor:
+                    leaf.factor = True
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
@@ -1146,7 +1281,7 @@ class Interpreter:
                 known = scope.find(name.id) if isinstance(name, ast.Name) else None
                 if known is not None and type(known[0]) is Value:
                     known[0].roles |= mark
-        return Value(roles=value.roles | mark, settings=value.settings, born=value.born)
+        return Value(roles=value.roles | mark, settings=value.settings, born=value.born, sample=value.sample)
 
     def plain_call(self, node: ast.Call, scope: Scope) -> Value:
         holder: Value | None = None
@@ -1213,12 +1348,16 @@ class Interpreter:
         roles = _through_call(roles)
         if any(r.startswith("param:") for r in function.roles) and ("val" in roles or "train" in roles):
             roles = self.passed(roles)
+            if self.trace.leaves:
+                self.note_leaf(values, projected=True)
         return Value(roles=roles, settings=settings_of(values))
 
     def apply(self, target: Object, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """Calling an object: a network's forward pass, or ``__call__``."""
         self.touch(target)
         values = [*arguments, *keywords.values()]
+        if self.trace.leaves:
+            self.note_leaf(values, projected=True)
         if isinstance(target.kind, Class):
             name = "forward" if target.is_module else "__call__"
             method = target.kind.lookup(name)
@@ -1240,6 +1379,8 @@ class Interpreter:
         receiver = function.receiver
         values = [*arguments, *keywords.values()]
         roles = roles_of(values)
+        if self.trace.leaves:
+            self.note_leaf(values, projected=True)
         if isinstance(receiver, Object):
             self.touch(receiver)
             roles |= {f"param:{receiver.serial}"}
@@ -1548,9 +1689,9 @@ class Interpreter:
             own = holder.kind.lookup(name) if isinstance(holder.kind, Class) else None
             if holder.is_optimizer:
                 if name == "step":
-                    self.step_event(node, holder, self.pending)
-                    for closure in arguments[:1]:
+                    for closure in [*arguments[:1], *(v for k, v in keywords.items() if k == "closure")]:
                         self.call(closure, [], {}, node)
+                    self.step_event(node, holder, self.pending)
                     return Value()
                 if name == "zero_grad":
                     self.pending = EMPTY
@@ -1752,8 +1893,16 @@ class Interpreter:
         if name == "load_state_dict":
             self.emit(Kind.LOAD, node, roles=given)
             return Value()
+        if name == "requires_grad_":
+            given_flag = arguments[0] if arguments else keywords.get("requires_grad")
+            off = isinstance(given_flag, Const) and not given_flag.value
+            if not off and not _owned(holder.roles):
+                holder.roles |= self.leaf(node, None, holder)
+            return holder
         if name.endswith("_") and not name.startswith("_"):
-            owned = any(r.startswith("param:") for r in holder.roles)
+            owned = any(r.startswith(("param:", "leaf:")) for r in holder.roles)
+            if name in ("zero_", "fill_"):
+                self.trace.resets.extend((self.steps, n, tuple(self.guards)) for n in _leaves(holder.roles))
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
@@ -1779,8 +1928,6 @@ class Interpreter:
                 # best[i].copy_(loss): the list holds it now
                 kept = self.eval(node.func.value.value, scope)
                 kept.roles |= holder.roles
-            if name == "requires_grad_" and not owned and not (arguments and not _true(arguments[0])):
-                holder.roles |= self.new_leaf()
             return holder
         if name in ("append", "extend", "put", "appendleft", "add", "update", "write", "index_put_"):
             if self.is_score(given) and name in ("append", "extend", "put"):
@@ -1810,6 +1957,7 @@ class Interpreter:
                 roles=holder.roles | frozenset(r for r in given if r.startswith("cut:")),
                 settings=holder.settings,
                 born=holder.born,
+                sample=holder.sample,
             )
         if name in (
             "clone",
@@ -1925,13 +2073,14 @@ class Interpreter:
     def step_event(self, node: ast.AST, target: Value, roles: frozenset[str]) -> None:
         owned = deep_roles(target, 2)
         self.stepped = True
+        leaves = " ".join(sorted(r for r in owned if r.startswith("leaf:")))
         self.emit(
             Kind.STEP,
             node,
             roles=roles,
             value=target,
             text=" ".join(sorted(r for r in owned if r.startswith("param:"))),
-            detail=" ".join(sorted(r for r in owned if r.startswith("leaf:"))),
+            detail=leaves,
         )
 
     def reset_event(self, node: ast.AST, target: Value) -> None:
@@ -2063,13 +2212,26 @@ class Interpreter:
             self.emit(Kind.SERIALIZE, node, roles=roles)
             return Value()
         leaf = name.rsplit(".", 1)[-1]
+        if "requires_grad" in keywords and leaf in FACTORIES:
+            flag = keywords["requires_grad"]
+            if not (isinstance(flag, Const) and not flag.value):
+                shape = _shape(arguments, keywords) if not leaf.endswith(("_like", "tensor")) else None
+                role = self.leaf(node, shape, None)
+                made_leaf = self.trace.leaves[max(_leaves(role))]
+                made_leaf.named = bool(shape) and shape is not None and shape[0] is None
+                return Value(born=self.frames[-1].id if self.frames else 0, roles=role)
+        if leaf == "arange" and name.startswith(("torch", "numpy")):
+            numbers = _x_range(self, function, arguments, {}, node)
+            return Value(roles=numbers.roles | {"positions"}, settings=numbers.settings, sample=numbers.sample)
+        if self.trace.leaves and leaf in PRODUCTS:
+            self.note_leaf(arguments[:2], projected=True, factor=True)
         if leaf in ("zeros", "zeros_like", "full", "empty", "ones", "empty_like") and name.startswith(
             ("torch", "numpy", "jax", "mlx")
         ):
-            return Value(born=self.frames[-1].id if self.frames else 0, roles=self.leaf(keywords))
+            return Value(born=self.frames[-1].id if self.frames else 0)
         if leaf == "tensor" and values and not roles_of(values):
             born = self.frames[-1].id if self.frames else 0
-            return Value(born=born, settings=settings_of(values), roles=self.leaf(keywords))
+            return Value(born=born, settings=settings_of(values))
         roles = EMPTY
         for value in values:
             roles |= deep_roles(value, 1)
@@ -2087,15 +2249,6 @@ class Interpreter:
         if leaf in SMALLER or leaf in LARGER:
             self.pick(node, leaf, arguments, result)
         return result
-
-    def leaf(self, keywords: dict[str, Value]) -> frozenset[str]:
-        """The role of a tensor that is made to be optimised by itself, outside of any network."""
-        return self.new_leaf() if _true(keywords.get("requires_grad", Value())) else EMPTY
-
-    def new_leaf(self) -> frozenset[str]:
-        serial = self.next_serial()
-        self.trace.made_in[-serial] = tuple(loop.id for loop in self.loops)
-        return frozenset({f"leaf:{serial}"})
 
     def in_forward(self, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value | None:
         """Attention, shifts and masks inside a forward pass; None for everything else."""
@@ -2181,6 +2334,10 @@ class Interpreter:
         roles = left.roles | right.roles
         if self.passes and node is not None:
             roles = self.mix(op, left, right, roles, node)
+        if self.trace.leaves and (op is ast.Add or op is ast.MatMult or op is ast.Sub):
+            self.combine(op, left, right)
+        if op is ast.Sub and isinstance(left, Const) and left.value == 1:
+            roles = _inverted(roles)
         if "val.len" in roles:
             if "iter" in roles or "val" in roles:
                 roles -= {"val.len"}
@@ -2201,7 +2358,19 @@ class Interpreter:
                         roles |= {f"cut:{cut.seq}"}
         if isinstance(left, Seq) and op is ast.Mult and isinstance(right, Const) and right.value == 0:
             roles |= {"empty"}
-        return Value(roles=roles, settings=settings, born=left.born or right.born)
+        numbers = number_of(left), number_of(right)
+        typical = None if numbers[0] is None or numbers[1] is None else _arithmetic(op, *numbers)
+        return Value(roles=roles, settings=settings, born=left.born or right.born, sample=typical)
+
+    def combine(self, op: type[ast.operator], left: Value, right: Value) -> None:
+        """A leaf is added to an activation, or one of them is multiplied by a matrix."""
+        if op is ast.MatMult:
+            self.note_leaf((left, right), projected=True, factor=True)
+            return
+        for one, other in ((left, right), (right, left)):
+            if "nn" in other.roles and "nn" not in one.roles:
+                for number in _leaves(one.roles) - _leaves(other.roles):
+                    self.trace.leaves[number].added = True
 
     def mix(
         self, op: type[ast.operator], left: Value, right: Value, roles: frozenset[str], node: ast.AST
@@ -2238,10 +2407,14 @@ class Interpreter:
             truth = self.truth(value)
             if truth is not None:
                 return Const(value=not truth, settings=value.settings)
-            return Value(roles=frozenset(map(_opposite, value.roles)), settings=value.settings)
+            sample = None if value.sample is None else float(not value.sample)
+            return Value(roles=frozenset(map(_opposite, value.roles)), settings=value.settings, sample=sample)
         if isinstance(value, Const) and isinstance(value.value, (int, float)) and isinstance(node.op, ast.USub):
             return Const(value=-value.value, settings=value.settings)
-        return Value(roles=value.roles, settings=value.settings)
+        if isinstance(node.op, ast.Invert):
+            return Value(roles=_inverted(value.roles), settings=value.settings)
+        minus = isinstance(node.op, ast.USub) and value.sample is not None
+        return Value(roles=value.roles, settings=value.settings, sample=-(value.sample or 0.0) if minus else None)
 
     def e_boolop(self, node: ast.BoolOp, scope: Scope) -> Value:
         decisive = isinstance(node.op, ast.Or)
@@ -2303,7 +2476,13 @@ class Interpreter:
                 other = node.comparators[0] if sides[0] else node.left
                 if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
                     roles |= self.picked(node, "comparison", f"with {_base(other)}")
-        return Value(roles=roles | self.rounds(node, values), settings=settings)
+        typical: float | None = None
+        if len(values) == 2 and (numbers := [n for v in values if (n := number_of(v)) is not None])[1:]:
+            operation = COMPARE.get(type(node.ops[0]))
+            typical = float(operation(*numbers)) if operation is not None else None
+        if self.watches_leaves and any("positions" in v.roles for v in values):
+            roles |= self.compared_positions(node, values)
+        return Value(roles=roles | self.rounds(node, values), settings=settings, sample=typical)
 
     @staticmethod
     def rounds(node: ast.Compare, values: list[Value]) -> frozenset[str]:
@@ -2318,6 +2497,24 @@ class Interpreter:
         other = values[1]
         number = other.value if isinstance(other, Const) and isinstance(other.value, int) else "?"
         return frozenset({f"round:{loop}:{name}:{number}"})
+
+    def compared_positions(self, node: ast.Compare, values: list[Value]) -> frozenset[str]:
+        """``positions < bound`` selects positions like a slice does."""
+        found: frozenset[str] = EMPTY
+        for left, op, right in zip(values, node.ops, values[1:], strict=False):
+            if "positions" in left.roles and "positions" not in right.roles:
+                bound, below = number_of(right), isinstance(op, (ast.Lt, ast.LtE))
+                above = isinstance(op, (ast.Gt, ast.GtE))
+            elif "positions" in right.roles and "positions" not in left.roles:
+                bound, below = number_of(left), isinstance(op, (ast.Gt, ast.GtE))
+                above = isinstance(op, (ast.Lt, ast.LtE))
+            else:
+                continue
+            if below:
+                found |= self.new_span(node, 0.0, bound, False, True)
+            elif above:
+                found |= self.new_span(node, bound, math.inf, False, True)
+        return found
 
     def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
         if op in (ast.In, ast.NotIn):
@@ -2367,9 +2564,12 @@ class Interpreter:
             if test.settings and isinstance(value, Const):
                 return Const(value=value.value, settings=value.settings | test.settings, roles=value.roles)
             return value
-        made = join(self.eval(node.body, scope), self.eval(node.orelse, scope))
+        sides = self.eval(node.body, scope), self.eval(node.orelse, scope)
+        made = join(*sides)
         if type(made) is Value and test.settings:
             made.settings |= test.settings
+        if type(made) is Value and test.sample is not None:
+            made.sample = number_of(sides[0 if test.sample else 1])
         return made
 
     def e_sequence(self, node: ast.Tuple | ast.List | ast.Set, scope: Scope) -> Value:
@@ -2409,6 +2609,7 @@ class Interpreter:
     ) -> Value:
         inner = self.new_scope(scope, scope.call)
         sources: list[Value] = []
+        self.comprehensions += 1
         for generator in node.generators:
             source = self.eval(generator.iter, inner)
             sources.append(source)
@@ -2420,6 +2621,7 @@ class Interpreter:
             value = self.eval(node.value, inner)
         else:
             value = self.eval(node.elt, inner)
+        self.comprehensions -= 1
         # A list of windows or documents is as long as what it was made from.
         kept = frozenset(
             r for s in sources for r in s.roles if r in ("val.len", "whole") or r.startswith(("cut:", "per:"))
@@ -2427,7 +2629,7 @@ class Interpreter:
         roles = (value.roles - {"iter"}) | kept
         if isinstance(value, (Object, Function, Choice, Class)) or (isinstance(value, Seq) and value.items):
             return Seq(items=[value], roles=roles, settings=value.settings)
-        return Value(roles=roles, settings=value.settings | settings_of(sources))
+        return Value(roles=roles, settings=value.settings | settings_of(sources), sample=number_of(value))
 
     def e_joinedstr(self, node: ast.JoinedStr, scope: Scope) -> Value:
         pieces: list[str] = []
@@ -2502,7 +2704,7 @@ def _x_number(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
             return Const(value=kind(value.value), settings=value.settings, roles=value.roles)
         except (ValueError, OverflowError):
             return Value(settings=value.settings)
-    return Value(roles=value.roles, settings=value.settings, text=value.text, born=value.born)
+    return Value(roles=value.roles, settings=value.settings, text=value.text, born=value.born, sample=value.sample)
 
 
 def _x_join_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2533,7 +2735,9 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
                 roles |= {f"cut:{cut.seq}"}
     elif "iter" in roles:
         roles -= {"val.len"}
-    made = Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0))
+    numbers = [x for v in a if (x := number_of(v)) is not None]
+    typical = (min if f.name == "min" else max)(numbers) if numbers and len(numbers) == len(a) > 1 else None
+    made = Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0), sample=typical)
     i.pick(n, f.name, a, made)
     return made
 
@@ -2561,22 +2765,27 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
         step = a[2].value if len(a) > 2 and isinstance(a[2], Const) else 1
         if isinstance(stop.value, int) and isinstance(start.value, int) and isinstance(step, int) and step:
             known.add(f"rounds:{len(range(start.value, stop.value, step))}")
-        return Value(roles=_places(roles_of(bounds)) | known, settings=settings)
+        return Value(roles=_places(roles_of(bounds)) | known, settings=settings, sample=_middle(start, stop, a[2:]))
     roles = roles_of(bounds)
     if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
         roles |= {f"per:{abs(a[2].value)}"}
-    return Value(roles=roles - {"val", "whole"} | ({"val.len"} & roles), settings=settings)
+    return Value(
+        roles=roles - {"val", "whole"} | ({"val.len"} & roles),
+        settings=settings,
+        sample=_middle(start, stop, a[2:]),
+    )
+
+
+def _middle(start: Value, stop: Value, step: list[Value]) -> float | None:
+    """An item from the middle of a range."""
+    first, last, by = number_of(start), number_of(stop), number_of(step[0]) if step else 1.0
+    if first is None or last is None or not by:
+        return None
+    return first + by * ((last - first) // by // 2)
 
 
 def _x_first(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     return a[0] if a else Value()
-
-
-def _x_parameter(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    value = a[0] if a else Value()
-    if type(value) is Value and not (i.frames and i.frames[-1].function.endswith("__init__")):
-        value.roles |= i.new_leaf()
-    return value
 
 
 def _x_list(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2641,6 +2850,17 @@ def _x_hasattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value],
 
 def _x_true(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     return Const(value=True)
+
+
+def _x_parameter(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    """A parameter: part of the network whose ``__init__`` makes it, else a leaf."""
+    data = a[0] if a else k.get("data", Value())
+    function = i.frames[-1].definition if i.frames else None
+    inside = isinstance(function, ast.FunctionDef) and function.name in ("__init__", "forward", "__setattr__")
+    flag = k.get("requires_grad")
+    if inside or (isinstance(flag, Const) and not flag.value) or type(data) is not Value or _owned(data.roles):
+        return data
+    return Value(roles=data.roles | i.leaf(n, None, data), settings=data.settings, born=data.born)
 
 
 def _x_deepcopy(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2831,6 +3051,58 @@ def _copy_function(function: Function) -> Function:
     )
 
 
+def _leaves(roles: frozenset[str]) -> frozenset[int]:
+    """The numbers of the leaves that a value with these roles depends on."""
+    return frozenset(int(r[5:]) for r in roles if r.startswith("leaf:"))
+
+
+def _batch_size(part: ast.Slice) -> ast.expr | None:
+    """``n`` of a slice ``i : i + n``."""
+    upper = part.upper
+    if isinstance(part.lower, ast.Name) and isinstance(upper, ast.BinOp) and isinstance(upper.op, ast.Add):
+        for one, other in ((upper.left, upper.right), (upper.right, upper.left)):
+            if isinstance(one, ast.Name) and one.id == part.lower.id:
+                return other
+    return None
+
+
+def _owned(roles: frozenset[str]) -> bool:
+    """Whether these are the roles of a network's own parameter."""
+    return "nn" not in roles and any(r.startswith("param:") for r in roles)
+
+
+def _inverted(roles: frozenset[str]) -> frozenset[str]:
+    """The roles of a mask's complement."""
+    if not any(r.startswith(("span:", "out:")) for r in roles):
+        return roles
+    return frozenset(
+        f"out:{r[5:]}" if r.startswith("span:") else f"span:{r[4:]}" if r.startswith("out:") else r for r in roles
+    )
+
+
+def _shape(arguments: list[Value], keywords: dict[str, Value]) -> tuple[float | None, ...] | None:
+    """The dimensions that a factory such as ``torch.zeros`` is given."""
+    given = arguments or ([keywords["size"]] if "size" in keywords else [])
+    if given and isinstance(given[0], Seq):
+        given = given[0].items
+    return tuple(number_of(v) for v in given) if given else None
+
+
+def _reads_first(body: Sequence[ast.stmt], name: str) -> bool:
+    """Whether a loop's body reads a name before it assigns it."""
+    for statement in body:
+        uses = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name]
+        if not uses:
+            continue
+        if any(isinstance(n.ctx, ast.Load) for n in uses):
+            if isinstance(statement, (ast.Assign, ast.AugAssign, ast.Expr, ast.AnnAssign, ast.Return)):
+                return True
+            first = min(uses, key=lambda n: (n.lineno, n.col_offset))
+            return isinstance(first.ctx, ast.Load)
+        return False
+    return False
+
+
 def _parameter_names(function: Function) -> list[str]:
     spec = function.node.args
     names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
@@ -2844,7 +3116,8 @@ def _length(value: Value) -> Value:
         roles |= {"val.len"}
     if "iter" in value.roles:
         roles |= {"iter"}
-    return Value(roles=roles, settings=value.settings)
+    whole = "whole" in value.roles and value.sample is None
+    return Value(roles=roles, settings=value.settings, sample=TYPICAL_VAL_TOKENS if whole else None)
 
 
 def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | None:
@@ -2853,7 +3126,13 @@ def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | No
     if not gathered or result is None:
         return result
     if type(result) is Value:
-        return Value(roles=result.roles | gathered, settings=result.settings, text=result.text, born=result.born)
+        return Value(
+            roles=result.roles | gathered,
+            settings=result.settings,
+            text=result.text,
+            born=result.born,
+            sample=result.sample,
+        )
     for option in options_of(result):
         if isinstance(option, (Seq, Mapping)):
             option.roles |= gathered
@@ -2918,7 +3197,9 @@ def _moved(value: Value, places: frozenset[str]) -> Value:
         items = [_moved(item, places) for item in value.items]
         return Seq(items=items, roles=value.roles | places, settings=value.settings, born=value.born)
     if type(value) is Value:
-        return Value(roles=value.roles | places, settings=value.settings, text=value.text, born=value.born)
+        return Value(
+            roles=value.roles | places, settings=value.settings, text=value.text, born=value.born, sample=value.sample
+        )
     return value
 
 

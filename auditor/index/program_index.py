@@ -49,7 +49,10 @@ COMMON = frozenset({"forward", "__init__", "get", "append", "item", "to", "reset
 
 @dataclass(slots=True)
 class FunctionFacts:
-    """What one function names. ``names`` includes those of functions nested in it."""
+    """What one function names. ``names`` includes those of functions nested in it.
+
+    ``makes_leaves``: it may make tensors that are optimised although no network owns them.
+    """
 
     node: FunctionNode
     qualname: str
@@ -60,6 +63,7 @@ class FunctionFacts:
     returned: set[str] = field(default_factory=set)
     makes: bool = False
     """It returns a function that is defined in it."""
+    makes_leaves: bool = False
     strings: list[str] = field(default_factory=list)
     numbers: set[float] = field(default_factory=set)
     """Numbers above 1 and up to 2**17 that stand in it."""
@@ -80,6 +84,19 @@ def is_all_but_last(part: ast.expr) -> bool:
         and isinstance(upper.right, ast.Constant)
         and upper.right.value == 1
     )
+
+
+def makes_leaf(node: ast.AST) -> bool:
+    """Whether a call asks for gradients of a tensor: ``zeros(..., requires_grad=True)``, ``t.requires_grad_()``."""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "requires_grad_":
+        flags: list[ast.expr] = node.args[:1]
+    else:
+        flags = [k.value for k in node.keywords if k.arg == "requires_grad"]
+        if not flags:
+            return False
+    return not flags or not isinstance(flags[0], ast.Constant) or bool(flags[0].value)
 
 
 class ProgramIndex:
@@ -136,7 +153,9 @@ class ProgramIndex:
                 self.classes.append(node)  # type: ignore[arg-type]
                 prefix, in_class = f"{prefix}{node.name}.", True  # type: ignore[attr-defined]
             elif facts is not None:
-                if kind is ast.keyword or kind is ast.arg:
+                if kind is ast.Call:
+                    facts.makes_leaves = facts.makes_leaves or makes_leaf(node)
+                elif kind is ast.keyword or kind is ast.arg:
                     if node.arg:  # type: ignore[attr-defined]
                         facts.names.add(node.arg)  # type: ignore[attr-defined]
                 elif kind is ast.Return and isinstance(node.value, ast.Name):  # type: ignore[attr-defined]
@@ -166,6 +185,7 @@ class ProgramIndex:
                 inner.outer.blobs = inner.outer.blobs or inner.blobs
                 inner.outer.shifts = inner.outer.shifts or inner.shifts
                 inner.outer.makes = inner.outer.makes or inner.node.name in inner.outer.returned
+                inner.outer.makes_leaves = inner.outer.makes_leaves or inner.makes_leaves
 
     @cached_property
     def by_name(self) -> dict[str, list[FunctionFacts]]:
@@ -231,6 +251,18 @@ class ProgramIndex:
             todo = bool(more)
         direct |= {id(f.node) for name in mixing for f in members[name] if f.node.name != "__init__"}
         return self._closure(direct)
+
+    @cached_property
+    def makes_leaves(self) -> bool:
+        """Whether this program may optimise tensors that no network owns."""
+        return any(f.makes_leaves or ("Parameter" in f.names and not f.in_class) for f in self.functions.values())
+
+    @cached_property
+    def leaf_names(self) -> frozenset[str]:
+        """Names of the functions that may, but for those that every program has."""
+        direct = {i for i, f in self.functions.items() if f.makes_leaves and i in self._training}
+        names = (self.functions[i].node.name for i in self._closure(direct))
+        return frozenset(n for n in names if n not in COMMON and n != "main")
 
     @cached_property
     def has_shift(self) -> bool:

@@ -139,6 +139,50 @@ class SkippedBranch:
     resume: Resume | None = field(default=None, repr=False)
 
 
+@dataclass(slots=True)
+class Leaf:
+    """A tensor made to be optimised outside of any network: a delta, a bias, an adapter's matrix."""
+
+    number: int
+    node: ast.AST
+    program: Program
+    frames: tuple[CallFrame, ...]
+    loops: tuple[Loop, ...]
+    time: int
+    shape: tuple[float | None, ...] | None = None
+    """Its dimensions (None: not known); None where it copies another tensor."""
+    origin: frozenset[str] = frozenset()
+    """Roles of what it was made from."""
+    named: bool = False
+    """The first dimension is a batch size worked out at run time."""
+    added: bool = False
+    """It is added to an activation."""
+    projected: bool = False
+    """What it was added to is multiplied by a matrix or passed to a network afterwards."""
+    factor: bool = False
+    """It is itself a factor of a matrix product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of positions that was selected. Bounds are typical numbers: None where not known."""
+
+    number: int
+    node: ast.AST
+    program: Program
+    lower: float | None
+    upper: float | None
+    of_tokens: bool
+    """Bounds count from the start of the validation tokens, not of a window."""
+    mask: bool
+    loops: tuple[Loop, ...]
+    frame: int
+    gathered: bool = False
+    """Taken inside a comprehension: one of several windows."""
+    alone: bool = False
+    """Taken from a batch that is known to hold a single window."""
+
+
 @dataclass
 class Trace:
     """All events of one entry point, with the facts that span several of them."""
@@ -161,6 +205,14 @@ class Trace:
     """(time, object serial, time of the saved state) for each full restore of a saved state."""
     defaults: dict[str, tuple[Program, ast.AST, str]] = field(default_factory=dict)
     """setting → where the code reads it, and its default there."""
+    leaves: dict[int, Leaf] = field(default_factory=dict)
+    """number N of a role ``leaf:N`` → the tensor."""
+    spans: dict[int, Span] = field(default_factory=dict)
+    """number N of a role ``span:N`` → the positions."""
+    carried: list[tuple[Loop, str, frozenset[int]]] = field(default_factory=list)
+    """(loop, name, leaves) for each name that hands values of leaves made in one round to the next."""
+    resets: list[tuple[int, int, tuple[Guard, ...]]] = field(default_factory=list)
+    """(time, leaf, guards) for each leaf that is set back to a constant."""
     aliases: dict[str, str] = field(default_factory=dict)
     """setting → the attribute under which logs print it."""
     truncated: str | None = None

@@ -14,7 +14,8 @@ A value carries three things the rules ask for:
   L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``pass:T``: came out
   of the forward pass at time T; ``realised``: a loss or probability of the tokens that did come; ``pick:N``: chosen
   by comparing two of these in event N; ``leaf:N``: a tensor optimised by itself, outside of any network;
-  ``bytemix:N``: computed from byte mixture N);
+  ``bytemix:N``: computed from byte mixture N; ``span:N`` / ``out:N``: restricted to span N of positions, or to
+  all others; ``positions``: numbers of positions; ``alone``: a batch of one);
 * the *settings* (environment variables, command line flags) its value depends on.
 """
 
@@ -42,13 +43,16 @@ class Value:
     """An unknown value with roles. Mutable on purpose: in-place operations add roles, and aliases share them.
 
     ``text`` is set for strings of which some pieces are known; HOLE marks the others. ``born`` is the id of the
-    call in which the value was created, which for an accumulator is the evaluation it belongs to.
+    call in which the value was created, which for an accumulator is the evaluation it belongs to. ``sample`` is what
+    a number typically is in the middle of the run (for a collection of numbers: one of its items), so that bounds
+    which move with a loop can be compared; it never decides a branch.
     """
 
     roles: frozenset[str] = EMPTY
     settings: frozenset[str] = EMPTY
     text: str | None = None
     born: int = 0
+    sample: float | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -186,6 +190,13 @@ def settings_of(values: Iterable[Value | None]) -> frozenset[str]:
     return found
 
 
+def number_of(value: Value | None) -> float | None:
+    """The number that ``value`` is, or typically is; None where nothing tells."""
+    if isinstance(value, Const):
+        return value.value if isinstance(value.value, (int, float)) else None
+    return value.sample if value is not None else None
+
+
 def deep_roles(value: Value | None, depth: int = 3) -> frozenset[str]:
     """The roles of ``value`` and of what it holds (attributes, items), ``depth`` levels down."""
     if value is None:
@@ -235,11 +246,13 @@ def join(first: Value | None, second: Value | None) -> Value:
     roles = first.roles | second.roles
     if any(isinstance(v, Const) and v.value is None for v in (first, second)):
         roles |= {"maybe-none"}
+    numbers = [n for n in (number_of(first), number_of(second)) if n is not None]
     return Value(
         roles=roles,
         settings=first.settings | second.settings,
         text=first.text if first.text is not None else second.text,
         born=first.born or second.born,
+        sample=numbers[0] if numbers and numbers[0] == numbers[-1] else None,
     )
 
 
