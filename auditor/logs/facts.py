@@ -39,10 +39,8 @@ _TRAIN_SHARDS = re.compile(r"[Tt]rain_?(?:shards|files)\s*[:=]\s*(\d+)")
 _WORLD_SIZE = re.compile(r"[Ww](?:orld[_ ]?size|ORLD_SIZE)\s*[:=]\s*(\d+)")
 _UNITS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "secs": 1e3, "second": 1e3, "seconds": 1e3, "m": 6e4, "min": 6e4}
 _UNIT = r"(ms|s|secs?|seconds?|m|min)\b"
-_STOP = re.compile(rf"(?im)^[^\n]{{0,40}}\bstop\w*[^\n]{{0,80}}?train_time\s*[:=]\s*({NUMBER})\s*{_UNIT}")
-_STOPPED = re.compile(
-    r"(?im)^[^\n]{0,40}\b(?:stopping[_ ]early|wall-?clock (?:limit|cap) reached|stopped early)\b[^\n]*"
-)
+_STOP = re.compile(rf"[Ss]top\w*[^\n]{{0,80}}?train_time\s*[:=]\s*({NUMBER})\s*{_UNIT}")
+_STOPPED = re.compile(r"[Ss]topp(?:ing|ed)[_ ]early|[Ww]all-?[Cc]lock (?:limit|cap) reached")
 _TRAIN_TIME = re.compile(rf"[Tt]rain(?:ing)?[_ ]time\s*[:=]\s*({NUMBER})\s*{_UNIT}")
 _TRAINED_IN = re.compile(
     rf"(?im)^[^\n]{{0,30}}\btrain(?:ing|ed)?[^\n]{{0,40}}?\b(?:done|complete\w*|finished|in)\b[^\n]{{0,60}}?({NUMBER})\s*{_UNIT}"
@@ -76,9 +74,10 @@ _BYTES = re.compile(
     r"([^\n:=]{0,80}?(?:size|serialized|submission|artifact|code|total|model)[^\n:=]{0,60}?)"
     r"\s*[:=]\s*([\d,_]{3,})\s*(?:bytes|B)\b"
 )
-_BYTE_KEY = re.compile(
-    r"(?i)(?<![\w.])(\w*(?:code|artifact|model|total|submission|size)\w*bytes\w*|bytes_(?:total|code|model)|"
-    r"(?:artifact|submission|code|model|total)_size)[\"']?\s*[:=]\s*(\d[\d,_]{3,})\b(?!\.\d)"
+_BYTE_KEY = re.compile(r"(?:[Bb]ytes|BYTES|_size)(?:_\w+)?[\"']?\s*[:=]\s*\d[\d,_]{3,}\b(?!\.\d)")
+_KEY_COUNT = re.compile(r"(\w+)[\"']?\s*[:=]\s*(\d[\d,_]{3,})\b(?!\.\d)")
+_BYTE_NAME = re.compile(
+    r"(?i)^\w*(?:code|artifact|model|total|submission)\w*_(?:bytes|size)$|^bytes_(?:total|code|model)$"
 )
 _MEGABYTES = re.compile(
     r"(?im)^([^\n:=]{0,60}?(?:size|submission|artifact|code|total|model)[^\n:=]{0,40}?)\s*[:=]\s*"
@@ -108,10 +107,11 @@ _SOURCES: tuple[tuple[CalibrationSource, re.Pattern[str]], ...] = (
 _SMI_ROW = re.compile(r"(?m)^\|\s+(\d+)\s+(\S[^|\n]*?)\s+(?:On|Off|N/A|WDDM|TCC)\s*\|")
 _SMI_LIST = re.compile(r"(?m)\bGPU\s+(\d+):\s*([^\n(]{3,60}?)\s*\(UUID")
 _GPU_NAME = re.compile(
-    r"(?:(?<![\w.])(\d{1,2})\s*[xX\u00d7]\s*)?(?<![\w/-])((?:NVIDIA|Tesla|GeForce|AMD|Apple)[ -][A-Z][\w+. -]{1,40}|"
+    r"(?<![A-Za-wyz0-9_/-])((?:NVIDIA|Tesla|GeForce|AMD|Apple)[ -][A-Z][\w+. -]{1,40}|"
     r"(?:GH200|GB200|B[23]00|H[12]00|A100|A10G|A40|A6000|L40S?|L4|V100|T4|RTX[ _]?(?:PRO )?\d{4}|MI\d{3}X?)"
     r"(?:[- ](?:SXM\d?|PCIe|NVL|\d+ ?GB|HBM\d\w?|Ti|SUPER|Max-Q|Ada))*)(?![\w/])"
 )
+_TIMES = re.compile(r"(?<![\w.])(\d{1,2})\s*[xX\u00d7]\s*\Z")
 
 
 def read_facts(run: RunLog) -> RunFacts:
@@ -130,7 +130,7 @@ def read_facts(run: RunLog) -> RunFacts:
         steps=steps,
         planned_steps=planned,
         train_ms=_train_time(run),
-        stopped=next((Fact[str](value=m[0].strip()[:300], line=n) for m, n in run.scan(_STOPPED)), None),
+        stopped=next((_line(run, n) for _, n in run.scan(_STOPPED, quiet=True)), None),
         hessians=_hessians(run),
         metrics=results,
         last_validation=next((m for m in reversed(run.metrics) if m.kind == "step"), None),
@@ -161,8 +161,12 @@ def _last(results: tuple[Metric, ...], stage: str) -> Metric | None:
     return next((m for m in reversed(results) if m.stage == stage), None)
 
 
+def _line(run: RunLog, number: int) -> Fact[str]:
+    return Fact[str](value=run.log.index.line(number).strip()[:300], line=number)
+
+
 def _count(run: RunLog, pattern: re.Pattern[str]) -> Fact[int] | None:
-    for match, line in run.scan(pattern):
+    for match, line in run.scan(pattern, quiet=True):
         digits = re.sub(r"\D", "", match[1])
         if digits and len(digits) <= 18:
             return Fact[int](value=int(digits), line=line)
@@ -175,11 +179,17 @@ def _milliseconds(number: str, unit: str) -> float:
 
 def _train_time(run: RunLog) -> Fact[float] | None:
     """The run's own clock when training ended: the stop line, else the last training time, else "trained in"."""
+    last = run.last_step
     for pattern in (_STOP, _TRAIN_TIME, _TRAINED_IN):
-        found = [Fact[float](value=_milliseconds(m[1], m[2]), line=n) for m, n in run.scan(pattern)]
+        found = [Fact[float](value=_milliseconds(m[1], m[2]), line=n) for m, n in run.scan(pattern, quiet=True)]
+        if pattern is _TRAIN_TIME and last is not None:
+            told = pattern.search(run.log.index.line(last.line))
+            if told is not None:
+                found.append(Fact[float](value=_milliseconds(told[1], told[2]), line=last.line))
         if found:
-            return found[-1]
-    return None
+            return max(found, key=lambda f: f.line)
+    every = [(m, n) for m, n in run.scan(_TRAIN_TIME)]
+    return Fact[float](value=_milliseconds(every[-1][0][1], every[-1][0][2]), line=every[-1][1]) if every else None
 
 
 def _steps(run: RunLog) -> tuple[Fact[int] | None, Fact[int] | None]:
@@ -191,8 +201,8 @@ def _steps(run: RunLog) -> tuple[Fact[int] | None, Fact[int] | None]:
     )
     last = run.last_step
     done = Fact[int](value=int(last.value), line=last.line) if last is not None else None
-    for match, line in run.scan(_STOPPED):
-        told = _STEP_OF.search(match[0])
+    for _, line in run.scan(_STOPPED, quiet=True):
+        told = _STEP_OF.search(run.log.index.line(line))
         if told and (done is None or int(told[1]) >= done.value):
             done = Fact[int](value=int(told[1]), line=line)
             if intended is None and told[2]:
@@ -202,7 +212,7 @@ def _steps(run: RunLog) -> tuple[Fact[int] | None, Fact[int] | None]:
 
 def _timers(run: RunLog) -> Iterator[Timer]:
     seen = count = 0
-    for match, number in run.scan(_DURATION):
+    for match, number in run.scan(_DURATION, quiet=True):
         if number == seen:
             continue
         seen = number
@@ -230,15 +240,18 @@ def _timer_kind(line: str) -> TimerKind:
 
 def _sizes(run: RunLog) -> Iterator[Size]:
     found: dict[tuple[str, int], tuple[str, float, bool, int]] = {}
-    for pattern in (_BYTES, _BYTE_KEY):
-        for match, line in run.scan(pattern):
+    for match, line in run.scan(_BYTES, quiet=True):
+        digits = re.sub(r"\D", "", match[2])
+        if digits and len(digits) <= 15:
+            label = PREFIX.sub("", match[1]).strip()
+            found[label, line] = (label, float(digits), True, line)
+    told = {line for _, line in found}
+    for line in dict.fromkeys(n for _, n in run.scan(_BYTE_KEY, quiet=True) if n not in told):
+        for match in _KEY_COUNT.finditer(run.log.index.line(line)[:2_000]):
             digits = re.sub(r"\D", "", match[2])
-            if digits and len(digits) <= 15:
-                label = PREFIX.sub("", match[1]).strip()
-                taken = any(at == line for _, at in found)
-                if not (pattern is _BYTE_KEY and taken and len(found) and (label, line) in found):
-                    found.setdefault((label, line), (label, float(digits), True, line))
-    for match, line in run.scan(_MEGABYTES):
+            if _BYTE_NAME.search(match[1]) and len(digits) <= 15:
+                found[match[1], line] = (match[1], float(digits), True, line)
+    for match, line in run.scan(_MEGABYTES, quiet=True):
         if not any(at == line for _, at in found):
             label = PREFIX.sub("", match[1]).strip()
             found[label, line] = (label, float(match[2]) * _SCALE[match[3].lower()], False, line)
@@ -281,7 +294,7 @@ def _hessians(run: RunLog) -> Hessians | None:
     at = 0
     source: tuple[CalibrationSource, int] | None = None
     seen = 0
-    for _, number in run.scan(_HESSIAN):
+    for _, number in run.scan(_HESSIAN, quiet=True):
         if number == seen:
             continue
         seen = number
@@ -314,14 +327,14 @@ def _gpus(run: RunLog) -> Iterator[Gpu]:
     """Devices of nvidia-smi tables and lists, else the device names that the output mentions."""
     listed: dict[tuple[int, str], Gpu] = {}
     for pattern in (_SMI_ROW, _SMI_LIST):
-        for match, line in run.scan(pattern):
+        for match, line in run.scan(pattern, quiet=True):
             index, name = int(match[1]), match[2].strip()
             if _GPU_NAME.search(name):
                 listed.setdefault((index, name), Gpu(name=name, index=index, line=line))
     yield from listed.values()
     named: set[str] = set()
-    for match, line in run.scan(_GPU_NAME):
-        name = match[2].strip(" .-")
+    for match, line in run.scan(_GPU_NAME, quiet=True):
+        name = match[1].strip(" .-")
         if (
             name in named
             or run.log.index.line(line).startswith("|")
@@ -329,11 +342,12 @@ def _gpus(run: RunLog) -> Iterator[Gpu]:
         ):
             continue
         named.add(name)
-        yield Gpu(name=name, count=int(match[1]) if match[1] else None, line=line)
+        many = _TIMES.search(match.string, max(0, match.start() - 8), match.start())
+        yield Gpu(name=name, count=int(many[1]) if many else None, line=line)
 
 
 def _tracebacks(run: RunLog) -> Iterator[Fact[str]]:
-    for _, line in run.scan(_TRACEBACK):
+    for _, line in run.scan(_TRACEBACK, quiet=True):
         told = ""
         for number in range(line + 1, min(line + 200, run.last_line) + 1):
             match = _EXCEPTION.match(run.log.index.line(number))

@@ -7,6 +7,7 @@ at once; :attr:`RunLog.facts` and :attr:`RunLog.steps` are read on first use.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,7 @@ STEPS = re.compile(
     r"(?im)^[ \t]*(?:\[?step\]?[ \t]*[:=]?[ \t]*)?(\d{1,7})[ \t]*/[ \t]*(\d{1,7})\b"
     r"(?=[^\n]*(?:loss|bpb|vl:|tl:))"
 )
+_COUNTED = re.compile(r"(?m)(?:^[^\n\w]{0,4}(?:[A-Za-z_]+[ :=\[#]{1,3}[a-z]{0,2})?\d+[ ]?/[ ]?\d+[^\n]*(?:\n|\Z))+")
 TRACEBACK = re.compile(r"(?m)^(?:\[?rank\d+\]?:\s*)?Traceback \(most recent call last\)")
 
 
@@ -75,8 +77,42 @@ class RunLog:
     def _outputs(self) -> list[tuple[int, int]]:
         return self.log.outputs(self.first_line, self.last_line)
 
-    def scan(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], int]]:
-        """Matches of ``pattern`` in the run's output, each with its 1-based line; embedded source is left out."""
+    @cached_property
+    def _quiet(self) -> tuple[str, list[int], list[int]]:
+        """The output without step and progress lines: the text, where each kept piece begins, and its first line."""
+        index = self.log.index
+        pieces: list[str] = []
+        starts: list[int] = []
+        lines: list[int] = []
+        length = 0
+
+        def keep(begin: int, end: int) -> None:
+            nonlocal length
+            if begin < end:
+                pieces.append(index.text[begin:end])
+                starts.append(length)
+                lines.append(index.line_of(begin))
+                length += end - begin
+
+        for begin, end in self._outputs:
+            at = begin
+            for noise in _COUNTED.finditer(index.text, begin, end):
+                keep(at, noise.start())
+                at = noise.end()
+            keep(at, end)
+        return "".join(pieces), starts, lines
+
+    def scan(self, pattern: re.Pattern[str], *, quiet: bool = False) -> Iterator[tuple[re.Match[str], int]]:
+        """Matches of ``pattern`` in the run's output, each with the 1-based line on which it ends.
+
+        Embedded source is left out, and with ``quiet`` also the lines that count up ("step:5/10 ...", "chunk 5/10").
+        """
+        if quiet:
+            text, starts, lines = self._quiet
+            for match in pattern.finditer(text):
+                piece = bisect_right(starts, match.end() - 1) - 1
+                yield match, lines[piece] + text.count("\n", starts[piece], match.end())
+            return
         index = self.log.index
         for begin, end in self._outputs:
             for match in pattern.finditer(index.text, begin, end):
