@@ -42,7 +42,7 @@ _COUNTED = re.compile(r"(?m)(?:^[^\n\w]{0,4}(?:[A-Za-z_]+[ :=\[#]{1,3}[a-z]{0,2}
 TRACEBACK = re.compile(r"(?m)^(?:\[?rank\d+\]?:\s*)?Traceback \(most recent call last\)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunLog:
     """One run within one log file: lines ``first_line`` to ``last_line``, both included.
 
