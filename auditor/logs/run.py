@@ -77,6 +77,22 @@ class RunLog:
     def _outputs(self) -> list[tuple[int, int]]:
         return self.log.outputs(self.first_line, self.last_line)
 
+    def lines(self) -> Iterator[tuple[str, int]]:
+        """Every line of the run's output with its 1-based number; embedded source is left out."""
+        index = self.log.index
+        for begin, end in self._outputs:
+            first = index.line_of(begin)
+            for offset, text in enumerate(index.text[begin:end].removesuffix("\n").split("\n")):
+                yield text, first + offset
+
+    @cached_property
+    def line_numbers(self) -> dict[str, int]:
+        """Where each text that the run printed stands first."""
+        found: dict[str, int] = {}
+        for text, number in self.lines():
+            found.setdefault(text, number)
+        return found
+
     @cached_property
     def _quiet(self) -> tuple[str, list[int], list[int]]:
         """The output without step and progress lines: the text, where each kept piece begins, and its first line."""

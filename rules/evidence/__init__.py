@@ -1,0 +1,1 @@
+"""Rules of the group evidence: does the claim follow from what was shown."""
