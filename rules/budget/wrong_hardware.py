@@ -76,6 +76,7 @@ class WrongHardware(Rule):
     title = "record timings not from 8xH100 SXM"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("log",)
     precedents = (
         "README: training and evaluation under 10 minutes each on 8xH100 SXM",
         "organiser on #1959 and #2103, 2 May 2026: 4xH100 timings",

@@ -68,6 +68,7 @@ class ClonedLogs(Rule):
     title = "logs of different seeds share values that independent runs cannot share"
     official = Effect.ADVISORY
     strict = Effect.VIOLATION
+    evidence = ("log",)
     precedents = ("README: non-reproducible results can be disqualified",)
 
     def check(self, reading: Reading) -> Finding:
