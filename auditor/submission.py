@@ -118,3 +118,18 @@ class Submission:
     opened: str | None = None
     """The day (UTC, ISO 8601) on which it was opened: as GitHub tells it, else that of the first commit of the branch
     that holds the newest record folder's files. None where neither is known."""
+
+    @property
+    def outside(self) -> tuple[SubmissionFile, ...]:
+        """What a pull request changes that belongs to no record folder, or to one that was there before it.
+
+        Files that it only adds to a record folder are its own. Empty for what is no pull request, or where the
+        commit it branched from is not known.
+        """
+        if self.number is None or self.base is None:
+            return ()
+        return tuple(
+            f
+            for f in self.files
+            if f.change is not Change.ADDED or not ("records/" in f.path and f.path.count("/") >= 2)
+        )

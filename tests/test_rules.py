@@ -59,7 +59,7 @@ def test_example(rule: Rule, example: Example) -> None:
 @pytest.mark.parametrize(("rule", "example"), EXAMPLES)
 def test_example_reads_as_promised(rule: Rule, example: Example) -> None:
     for path, text in example.files.items():
-        if path.endswith(".py"):
+        if path.endswith(".py") and rule.slug != "broken-script":
             ast.parse(text)
     finding = rule.check(read(example.files))
     assert re.fullmatch(r"[A-Z_a-z][^\n]*\.", finding.reason)
@@ -102,7 +102,8 @@ def test_example_under_each_policy(rule: Rule) -> None:
     ids=["nothing", "no code", "empty", "broken", "missing module", "other script"],
 )
 def test_check_never_raises_on_little(rule: Rule, files: Mapping[str, str]) -> None:
-    assert rule.check(read(files)).status is not Status.ACTIVE
+    # Scripts that can't be run are what one rule is about; for all others they are too little to go by.
+    assert rule.slug == "broken-script" or rule.check(read(files)).status is not Status.ACTIVE
 
 
 # -- the catalogue ------------------------------------------------------------------------------------------

@@ -1,0 +1,162 @@
+"""What the entry script needs from its own folder and does not find there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from dataclasses import dataclass
+
+from auditor.index.imports import Import, imports_of
+from auditor.index.trace import Kind
+from auditor.reading import Reading
+from auditor.verdict import Evidence
+
+REPOSITORY_MODULES = frozenset(
+    {"train_gpt", "train_gpt_mlx", "data", "cached_challenge_fineweb", "download_hf_docs_and_tokenize"}
+)
+"""What the contest's repository holds at its root and in data/: not importable from inside a record folder."""
+
+GENERIC = frozenset(
+    """
+    helper helpers util utils common config configs prepare model models modules layers train trainer training
+    evaluate evaluation dataset dataloader loader lib src core tools scripts submission candidate candidates
+    experiment experiments quantize quantization
+    """.split()  # noqa: SIM905
+)
+"""Names that people give to their own files."""
+
+PACKAGES = frozenset(
+    """
+    Cython IPython PIL absl accelerate adam_mini ans anthropic apex arithmetic_compressor attr auto_gptq
+    bitsandbytes blosc blosc2 boto3 brotli brotlicffi bz2file causal_conv1d cffi click cma colorama constriction
+    cuda cupy cupyx cut_cross_entropy cutlass cv2 cython datasets deepspeed dion dotenv einops entmax equinox faiss
+    fasttext fire fla flash_attn flash_attn_2_cuda flash_attn_3 flash_attn_interface flashinfer flax fpzip fsspec
+    gdown gemlite google gptqmodel h5py heavyball hf_transfer hqq httpx huggingface_hub humanize hydra hyperopt
+    hypothesis jax jaxlib joblib jsonargparse kenlm keras kernels liger_kernel lightgbm lightning lion_pytorch
+    loguru lz4 mamba_ssm matplotlib ml_dtypes mlx modal mpi4py msgpack muon mup mypy native_sparse_attention natten
+    networkx nevergrad ninja nltk numba numpy nvtx omegaconf openai opt_einsum optax optuna orjson packaging pandas
+    paramiko peft pip pkg_resources plotly polars ppmd psutil py7zr pyarrow pybind11 pydantic pylzma pynvml pyppmd
+    pytest python_minifier pytorch_lightning quack rans ray regex requests rich runpod rwkv safetensors schedulefree
+    scipy seaborn sentencepiece setuptools sglang six sklearn snappy soap spacy sympy tabulate tensorboard
+    tensorboardX tensorflow termcolor thunderkittens tiktoken tilelang tinygrad tokenizers tokenmonster tomli torch
+    torch_geometric torch_xla torchac torchao torchaudio torchdata torchtitan torchtune torchvision tqdm
+    transformer_engine transformers triton typer typing_extensions vllm wandb xformers xgboost xxhash yaml
+    youtokenize youtokentome zfpy zstandard zstd
+    """.split()  # noqa: SIM905
+)
+"""Well-known packages: never looked for in the folder."""
+
+
+@dataclass(frozen=True)
+class MissingModule:
+    """A module that every run of the script imports and that is not there.
+
+    ``why`` says in a few words what makes it the submission's own; it is None where it may be a package.
+    """
+
+    name: str
+    why: str | None
+    evidence: tuple[Evidence, ...]
+
+
+def missing_modules(reading: Reading) -> list[MissingModule]:
+    """The modules that the entry script cannot do without and that the folder lacks, in source order.
+
+    Imports that may fail, that stand below a condition or in functions which the run does not enter don't count.
+    """
+    entry = reading.entry
+    if entry is None or entry.program.tree is None:
+        return []
+    shipped = _shipped(reading)
+    found: list[MissingModule] = []
+    for item in imports_of(entry.program.tree):
+        if item.guarded or item.branch or not (item.function is None or id(item.function) in reading.trace.called):
+            continue
+        known = item.top in shipped or item.top in reading.bundled or item.top in sys.stdlib_module_names
+        if item.level == 0 and (known or item.top in PACKAGES or not item.top):
+            continue
+        why, named = _why_own(reading, entry.program.tree, item)
+        if item.level and why is None:
+            continue
+        if why is None and (reading.run.declared(item.top) or reading.run.declared(item.top.replace("_", "-"))):
+            continue
+        place = reading.evidence(entry.program, item.node, "imported here, whatever happens")
+        evidence = (place,) if named is None else (place, named)
+        found.append(MissingModule("." * item.level + item.name, why, evidence))
+    return found
+
+
+def holds_no_program(reading: Reading) -> bool:
+    """Whether the folder's scripts compute nothing: they use no library and run no other program or file."""
+    if not reading.python_files or reading.trace.of(Kind.DELEGATE) or reading.trace.of(Kind.EXTERNAL):
+        return False
+    if any(not f.name.endswith((".py", ".md", ".json", ".txt", ".log")) for f in reading.folder.files):
+        return False  # a program in another language, a notebook, data
+    for path in reading.python_files:
+        index = reading.index(path)
+        if index is None or index.program.tree is None or index.program.layers or index.program.bundled:
+            return False
+        if any(x.level or x.top not in sys.stdlib_module_names for x in imports_of(index.program.tree)):
+            return False
+    return True
+
+
+def _why_own(reading: Reading, tree: ast.Module, item: Import) -> tuple[str | None, Evidence | None]:
+    entry = reading.entry
+    assert entry is not None
+    if item.level:
+        inner = entry.program.file.removeprefix(f"{reading.folder.path}/")
+        alone = entry.program.view == "shipped" and "/" not in inner
+        return ("relative, but the script is not part of a package" if alone else None), None
+    if item.top in REPOSITORY_MODULES:
+        return "it is one of the repository's own, not in the folder", None
+    own = _own_path_entries(tree) if "sys.path" in entry.program.text else []
+    if own:
+        return f"it is looked for in {own[0]}, which was not shipped", None
+    named = _named_as_file(reading, item.top)
+    if named is not None:
+        return "the documents name it as a file", named
+    if "golf" in item.top.lower():
+        return "it is named for this contest", None
+    if item.top in GENERIC:
+        return "no package goes by that name", None
+    return None, None
+
+
+def _shipped(reading: Reading) -> set[str]:
+    """Names that an import can find below the folder: modules, packages, compiled modules, wherever they lie."""
+    found: set[str] = set()
+    for file in reading.folder.files:
+        if file.change == "deleted":
+            continue
+        *folders, name = file.path.removeprefix(f"{reading.folder.path}/").split("/")
+        if name.endswith((".py", ".so", ".pyd", ".pyx", ".cpp", ".cu", ".c", ".rs")):
+            found.add(name.split(".")[0])
+            found.update(folders)
+    return found
+
+
+def _own_path_entries(tree: ast.Module) -> list[str]:
+    """Folders below the script's own that the script puts on the module path, as written."""
+    found = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        if node.func.attr not in ("insert", "append") or ast.unparse(node.func.value) != "sys.path":
+            continue
+        text = ast.unparse(node.args[-1])
+        parts = re.findall(r"['\"]([\w./-]+)['\"]", text)
+        if "__file__" in text and parts and ".." not in text and "parents" not in text and text.count(".parent") < 2:
+            found.append(" ".join(parts))
+    return found
+
+
+def _named_as_file(reading: Reading, name: str) -> Evidence | None:
+    """Where README calls a module a file of the submission."""
+    pattern = re.compile(rf"(?<![\w/]){re.escape(name)}\.py\b")
+    for document in reading.run.documents[:4]:
+        for piece in document.prose:
+            if pattern.search(piece.text):
+                return reading.log_evidence(document.file, piece.line, piece.text, "named as a file here")
+    return None
