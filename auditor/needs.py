@@ -102,6 +102,13 @@ def holds_no_program(reading: Reading) -> bool:
     return True
 
 
+def whole_script(reading: Reading) -> Evidence:
+    """The entry script as a whole, for what it does not do."""
+    entry = reading.entry
+    file = entry.program.file if entry is not None else "train_gpt.py"
+    return reading.log_evidence(file, 1, reading.line_text(file, 1) or file.rsplit("/", 1)[-1], "the whole script")
+
+
 def _why_own(reading: Reading, tree: ast.Module, item: Import) -> tuple[str | None, Evidence | None]:
     entry = reading.entry
     assert entry is not None

@@ -25,14 +25,15 @@ from auditor.engine import audit
 from auditor.errors import AuditorError, SourceError
 from auditor.sources import open_submission
 from auditor.submission import Change, RecordFolder, Submission, SubmissionFile, SubmissionKind
-from auditor.verdict import Outcome, Overall, Status, Verdict
+from auditor.verdict import Effect, Outcome, Overall, Status, Verdict
 from reports import REPORTS
 
 ROOT = Path(__file__).parent.parent
 SUBMISSIONS = Path(__file__).parent / "fixtures" / "submissions"
 BASELINE = (SUBMISSIONS / "clean-baseline" / "train_gpt.py").read_bytes()
 RULES = {"prequant-ttt", "eval-subset", "smeargate-bos-leak", "external-binary"}
-READS_CODE = {rule.slug for rule in rules.discover() if rule.evidence[0] == "code"}
+SAYS_SO = {"broken-script", "opaque-code"}  # what can't be read is what these two are about
+READS_CODE = {rule.slug for rule in rules.discover() if rule.evidence[0] == "code"} - SAYS_SO
 
 
 def judge(folder: Path) -> Verdict:
@@ -89,7 +90,8 @@ UNREADABLE = {
 def test_unreadable_script_is_unknown(name: str, tmp_path: Path) -> None:
     verdict = judge(write(tmp_path, train_gpt__py=UNREADABLE[name]))
     assert statuses(verdict) == {Status.UNKNOWN}
-    assert verdict.verdict is Overall.NEEDS_REVIEW
+    assert verdict.verdict is Overall.VIOLATIONS_FOUND  # it can't be run
+    assert [o.rule for o in verdict.outcomes if o.effect is Effect.VIOLATION] == ["broken-script"]
     for outcome in from_code(verdict):
         assert "train_gpt.py" in outcome.reason
         assert outcome.reason.isprintable()
@@ -393,7 +395,7 @@ def test_no_train_gpt(tmp_path: Path) -> None:
 def test_no_python_but_a_shell_script(tmp_path: Path) -> None:
     verdict = judge(write(tmp_path, run__sh="torchrun train_gpt.py\n", submission__json='{"val_bpb": 1.2}'))
     assert Status.ACTIVE not in statuses(verdict)
-    assert verdict.verdict is not Overall.VIOLATIONS_FOUND
+    assert [o.rule for o in verdict.outcomes if o.effect is Effect.VIOLATION] == ["missing-files"]
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")

@@ -33,7 +33,7 @@ import re
 from auditor.index.imports import imports_of
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Kind
-from auditor.needs import REPOSITORY_MODULES, holds_no_program, missing_modules
+from auditor.needs import REPOSITORY_MODULES, holds_no_program, missing_modules, whole_script
 from auditor.reading import Reading
 from auditor.unpack import Program
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -45,6 +45,7 @@ class BrokenScript(Rule):
     slug = "broken-script"
     group = "evidence"
     title = "the script does not compile, or cannot run in its folder"
+    evidence = ("code", "probe")
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
     precedents = ("README: train_gpt.py must compile and run within the records folder",)
@@ -66,7 +67,7 @@ class BrokenScript(Rule):
             reason = f"The script needs the module {own.name}, which was not shipped ({own.why})."
             return Finding(Status.ACTIVE, reason, Confidence.HIGH, own.evidence)
         if holds_no_program(reading):
-            place = reading.evidence(entry.program, entry.program.tree, "the whole script")
+            place = whole_script(reading)
             return Finding(
                 Status.ACTIVE, "The script neither trains nor evaluates anything.", Confidence.HIGH, (place,)
             )
@@ -105,13 +106,10 @@ def _no_python(program: Program) -> Finding:
     detail = (program.detail or "it is no valid Python").rstrip(".")
     place = re.search(r"\b(\d+):(\d+)", detail)
     line, column = (int(place[1]), int(place[2])) if place else (1, 1)
-    lines = program.text.split("\n")
-    line = min(max(line, 1), len(lines))
     shipped_line, shipped_column = program.locate(line, column) if program.view == "unpacked" else (None, None)
     evidence = Evidence(
-        file=program.file, line=line, column=min(max(column, 1), len(lines[line - 1]) + 1),
-        snippet=lines[line - 1].strip()[:160], role="Python stops reading here", view=program.view,
-        shipped_line=shipped_line, shipped_column=shipped_column,
+        file=program.file, line=line, column=column, snippet=program.snippet(line, column),
+        role="Python stops reading here", view=program.view, shipped_line=shipped_line, shipped_column=shipped_column,
     )  # fmt: skip
     name = program.file.rsplit("/", 1)[-1]
     return Finding(Status.ACTIVE, f"{name} is not valid Python: {detail}.", Confidence.HIGH, (evidence,))

@@ -62,6 +62,7 @@ class HiddenUnicode(Rule):
     slug = "hidden-unicode"
     group = "evidence"
     title = "bidirectional or invisible characters in source or documents"
+    evidence = ("files",)
     official = Effect.ADVISORY
     strict = Effect.VIOLATION
 

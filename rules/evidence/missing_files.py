@@ -27,10 +27,10 @@ from __future__ import annotations
 
 import re
 
-from auditor.needs import holds_no_program, missing_modules
+from auditor.logs import is_log
+from auditor.needs import holds_no_program, missing_modules, whole_script
 from auditor.reading import Reading
 from auditor.runconfig.launches import is_readme
-from auditor.runconfig.logs import is_log
 from auditor.submission import Change, SubmissionFile
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -59,6 +59,7 @@ class MissingFiles(Rule):
     slug = "missing-files"
     group = "evidence"
     title = "README, submission.json, log or script missing; edits outside the record folder"
+    evidence = ("files",)
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
     precedents = ("#53, #545, #1031, #1120, #1143: not records-folder-only", "#496, #529, #631: files missing")
@@ -111,9 +112,7 @@ class MissingFiles(Rule):
         elif holds_no_program(reading):
             lacking.append("the script that trains and evaluates (the one shipped does neither)")
             minor = False
-            entry = reading.entry
-            if entry is not None and entry.program.tree is not None:
-                evidence.append(reading.evidence(entry.program, entry.program.tree, "the whole script"))
+            evidence.append(whole_script(reading))
         else:
             for module in missing_modules(reading):
                 if module.why is not None:

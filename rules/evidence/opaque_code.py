@@ -39,6 +39,7 @@ class OpaqueCode(Rule):
     slug = "opaque-code"
     group = "evidence"
     title = "code that cannot be unpacked or resolved for reading"
+    evidence = ("code",)
     official = Effect.ADVISORY
     strict = Effect.ADVISORY
     precedents = ("self-extracting LZMA/base85 scripts were merged",)
@@ -57,11 +58,9 @@ class OpaqueCode(Rule):
             line, column = (int(found[1]), int(found[2])) if found else program.anchor
             if program.view == "unpacked":
                 line, column = program.anchor
-            shipped = next((f for f in reading.python_files.values() if f.path == program.file), None)
-            lines = shipped.text.split("\n") if shipped is not None else []
-            snippet = lines[line - 1].strip()[:160] if 0 < line <= len(lines) else program.detail or "encoded code"
+            snippet = reading.line_text(program.file, line) or program.detail or "encoded code"
             evidence = Evidence(
-                file=program.file, line=line, column=column, snippet=snippet, role="unpacking ends here"
+                file=program.file, line=line, column=column, snippet=snippet[:160], role="unpacking ends here"
             )
             reason = f"The program could not be unpacked: {(program.detail or 'encoded code').rstrip('.')}."
             return Finding(Status.ACTIVE, reason, Confidence.HIGH, (evidence,))
