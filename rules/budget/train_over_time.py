@@ -11,14 +11,15 @@ starts, with the state reset. Validation with the clock paused. Quantising and c
 the non-record track, which has no limit on compute. Logs in the folder that the claim does not rest on.
 
 **How it is read.** The training time in the line that says why training stopped, else the last one printed. More
-than 600.1 s is over. Where it is no more than the one step that was under way, that is said, and it is an advisory.
+than 600.1 s is over; up to 600.4 s, which organisers have merged, it is an advisory.
 On fewer or other devices than eight H100 the time can't be compared, unless eight would be too slow even
 at their best.
 
 **Remedy.** Check the clock after each step, and keep a reserve as long as a step.
 
 **Ruling.** README, 18 March 2026. A rerun was demanded on #1945 (seed 42 at 602.0 s); #1908 (601.2 s by a
-forced stop step) and #888 were flagged. Overshoot by one step (600.09 s) was tolerated.
+forced stop step) and #888 were flagged. Overshoot by one step (600.09 s) was tolerated, and records
+with up to 600.37 s were merged (#549, #1019, #1120).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from rules.base import Example, Finding, Rule
 from rules.examples import script
 
 LIMIT_MS = BUDGET_MS + OVERSHOOT_MS
+PASSED_MS = 400.0
+"""Overshoot that organisers merged (600.365 s on #1120, several steps late); at 602.0 s they demanded a rerun."""
 _STATED = re.compile(r"(?i)^(?:train(?:ing)?_?(?:time|wall_?clock)|wall_?clock)\w*$")
 _NOT_STATED = re.compile(r"(?i)max_|limit|cap|budget|_ms|minutes|_min$|eval|hours")
 
@@ -61,6 +64,7 @@ class TrainOverTime(Rule):
         "README, 18 Mar 2026: training under 10 minutes on 8xH100 SXM",
         "#1945: rerun demanded for 602.0 s; #1908: 601.2 s by a forced stop step",
         "tolerated: one step's overshoot (600.086 s)",
+        "merged with 600.365 s: #1120; with 600.14 s: #1019, #549",
     )
 
     def check(self, reading: Reading) -> Finding:
@@ -112,11 +116,10 @@ def _over(reading: Reading, over: list[Stop], of: int) -> Finding:
             tuple(evidence),
             settings=tuple(settings),
         )
-    steps = [s for s in over if s.step_ms is None or s.least_ms - BUDGET_MS > 1.5 * s.step_ms]
-    if not steps:
+    if all(s.least_ms - BUDGET_MS <= max(PASSED_MS, s.step_ms or 0.0) for s in over):
         return Finding(
             Status.ACTIVE,
-            f"{told}: beyond the tolerance of {OVERSHOOT_MS:.0f} ms, though by no more than the step under way.",
+            f"{told}: later than the step that was under way explains, but no later than in merged records.",
             Confidence.HIGH,
             tuple(evidence),
             settings=tuple(settings),
