@@ -268,7 +268,8 @@ class Reading:
                     for e in trace.events
                     if e.kind is Kind.MESSAGE and any(g.node is branch.node.test for g in e.guards)
                 ]
-                both = any(self._in_logs(t) for t in taken if t)
+                # In a loop the branch was taken in some round, such as the last; the other rounds went on.
+                both = branch.repeated or any(self._in_logs(t) for t in taken if t)
                 forced[id(branch.node)] = None if both else branch.body == tuple(branch.node.body)
         return forced
 

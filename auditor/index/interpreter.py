@@ -52,6 +52,7 @@ MAX_ITEMS = 64
 
 VAL_PATH = re.compile(r"(?:^|[/_\-.\x00])(?:val|valid|validation)(?:[/_\-.*\x00\d]|$)")
 TRAIN_PATH = re.compile(r"(?:^|[/_\-.\x00])train(?:[/_\-.*\x00\d]|$)")
+BOTH_PATH = re.compile(r"^fineweb_\*[\w*]*\.bin$")
 DATA_HINT = re.compile(r"\.bin|\.npy|\.npz|\.pt\b|\.parquet|\.txt|\.jsonl|\.u?int16|\*|fineweb")
 
 # One process of the eight that the contest's launch line starts; rank and world size never decide a finding.
@@ -513,7 +514,8 @@ class Interpreter:
             finally:
                 self.guards.pop()
             results.append(scope.names)
-        self.early_exit(node, test, flows)
+        if not both:
+            self.early_exit(node, test, flows)
         # The dict itself may be shared (a module's attributes, a closure): merge into it in place.
         scope.names = before
         live = [names for names, flow in zip(results, flows, strict=True) if flow is None]
@@ -577,7 +579,14 @@ class Interpreter:
             state = (frames, tuple(self.guards), tuple(self.loops), *rest)
             self.trace.skipped.append(
                 SkippedBranch(
-                    node, tuple(body), self.program, settings, frames, negated, Resume(scope, state, self.forward_pass)
+                    node,
+                    tuple(body),
+                    self.program,
+                    settings,
+                    frames,
+                    negated,
+                    Resume(scope, state, self.forward_pass),
+                    repeated=bool(self.loops) and self.loops[-1].frame == frames[-1].id,
                 )
             )
 
@@ -2300,6 +2309,8 @@ class Interpreter:
                     found |= {"val", "whole"}
                 elif TRAIN_PATH.search(tail):
                     found |= {"train"}
+                elif BOTH_PATH.search(tail):
+                    found |= {"train", "val", "both"}
         return found
 
     # -- operators ---------------------------------------------------------------------------------------
@@ -2566,7 +2577,9 @@ class Interpreter:
             return value
         sides = self.eval(node.body, scope), self.eval(node.orelse, scope)
         made = join(*sides)
-        if type(made) is Value and test.settings:
+        if type(made) is Value:
+            # Of two paths neither is known any more, but what may be read from them is.
+            made.roles |= self.path_roles(sides)
             made.settings |= test.settings
         if type(made) is Value and test.sample is not None:
             made.sample = number_of(sides[0 if test.sample else 1])

@@ -137,6 +137,8 @@ class SkippedBranch:
     frames: tuple[CallFrame, ...]
     negated: bool = False
     resume: Resume | None = field(default=None, repr=False)
+    repeated: bool = False
+    """Whether it stands in a loop of its function: another round may take it."""
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ reported sum, and only then is it trained on, for any number of epochs; per-docu
 trained on the part of the document already scored; global SGD over documents already scored earlier
 in the same pass; throw-away compile warm-up whose weights are dropped or restored; the same
 function fed with training shards; training passes that end after the reported evaluation. Adapting
-to a chunk and then scoring the same chunk inside the evaluation loop is `score-after-adapt`, not
-this rule.
+to a chunk and then scoring the same chunk inside the evaluation loop is `score-after-adapt`, and training
+on validation shards from the start is `val-data-in-training`, not this rule.
 
 **How it is read.** The trace of the entry point under the run's effective configuration shows, in
 order, each optimiser step with the tokens its loss came from, and each addition to the reported
@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import re
 
-from auditor.index.adaptation import owners, share_loop, thrown_away
+from auditor.index.adaptation import share_loop
+from auditor.index.phases import is_training_itself, why_harmless
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading, prints
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -67,7 +68,7 @@ class PrequantTTT(Rule):
         open_questions: list[tuple[Event, str]] = []
         did_not_run: list[Event] = []
         for step in steps:
-            why = _harmless(reading, step)
+            why = why_harmless(trace, reported.scores, step) or _training_itself(reading, step)
             if why is not None:
                 harmless.append((step, why))
                 continue
@@ -210,36 +211,15 @@ def _phase_in_log_only(reading: Reading) -> Evidence | None:
     return None
 
 
+def _training_itself(reading: Reading, step: Event) -> str | None:
+    if is_training_itself(reading.trace, step):
+        return "they are the training itself: a question of the training data (val-data-in-training)"
+    return None
+
+
 def _evaluation(reading: Reading) -> str:
     function = reading.reported.function
     return function.function if function is not None else "the reported evaluation"
-
-
-def _harmless(reading: Reading, step: Event) -> str | None:
-    """Why this step cannot have taught the reported pass its own tokens; None if it may have."""
-    trace, reported = reading.trace, reading.reported
-    scores = reported.scores
-    if scores:
-        if step.seq > scores[-1].seq and not any(share_loop(s, step) for s in scores):
-            return "they come after the reported evaluation"
-        shared = [s for s in scores if share_loop(s, step)]
-        if shared:
-            if shared[0].seq < step.seq:
-                return "each span is scored before it is trained on (score-first)"
-            return (
-                "they train inside the reported evaluation's own loop, before that loop scores: a question of"
-                " score order (score-after-adapt), not of a phase before the reported pass"
-            )
-        if step.frames[-1].id in {f.id for f in scores[0].own_frames} and step.seq > scores[0].seq:
-            return "they come after the tokens are scored (score-first)"
-    thrown = thrown_away(trace, scores, step)
-    if thrown is not None:
-        return f"{thrown} (throw-away steps)"
-    if not owners(step):
-        earlier = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and share_loop(s, step) and s not in scores]
-        if earlier and not step.text:
-            return "each span is scored before it is trained on, in an evaluation that is not the reported one"
-    return None
 
 
 _BASE = """
