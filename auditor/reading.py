@@ -135,17 +135,16 @@ class Reading:
             cache[relative] = ProgramIndex(read_program(file, self._siblings), self.native_files)
         return cache[relative]
 
-    @property
-    def bundled(self) -> dict[str, ProgramIndex]:
-        """Modules that the packed scripts read so far carry inside, by import name."""
+    def bundled(self, name: str) -> ProgramIndex | None:
+        """The module of this import name that a packed script read so far carries inside, if any."""
         cache: dict[int, ProgramIndex] = self.__dict__.setdefault("_bundled", {})
-        found: dict[str, ProgramIndex] = {}
         for index in self.opened():
             for program in index.program.bundled:
-                if program.name:
-                    made = cache.setdefault(id(program), ProgramIndex(program))
-                    found.setdefault(program.name.removesuffix(".py").replace("/", "."), made)
-        return found
+                if program.name and program.name.removesuffix(".py").replace("/", ".") == name:
+                    if id(program) not in cache:
+                        cache[id(program)] = ProgramIndex(program)
+                    return cache[id(program)]
+        return None
 
     def opened(self) -> list[ProgramIndex]:
         """The programs that were read: the entry script and what it imports."""
@@ -254,6 +253,7 @@ class Reading:
         printed = {e.text for e in trace.events if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text}
         forced: dict[int, bool | None] = {}
         seen: set[int] = set()
+        matters = False
         for branch in trace.skipped:
             if id(branch.node) in seen or not isinstance(branch.node, ast.If):
                 continue
@@ -271,7 +271,9 @@ class Reading:
                 # In a loop the branch was taken in some round, such as the last; the other rounds went on.
                 both = branch.repeated or any(self._in_logs(t) for t in taken if t)
                 forced[id(branch.node)] = None if both else branch.body == tuple(branch.node.body)
-        return forced
+                matters = matters or any(not _only_tells(s) for s in (*branch.node.body, *branch.node.orelse))
+        # Walking the script once more is worth it only for branches that do something that a rule could ask about.
+        return forced if matters else {}
 
     def _in_logs(self, text: str) -> bool:
         return len(max(text.split(HOLE), key=len).strip()) >= 8 and bool(self.log_lines_like(text))
@@ -720,7 +722,7 @@ class _Siblings:
 
     def get(self, name: str, /) -> ProgramIndex | None:
         path = self.paths.get(name)
-        return self.reading.index(path) if path is not None else self.reading.bundled.get(name)
+        return self.reading.index(path) if path is not None else self.reading.bundled(name)
 
 
 _SOURCE_LINE = re.compile(r"""\bf["']|\b(?:print|log\w*)\(""")
@@ -814,6 +816,28 @@ def _scored_before(trace: Trace, metric: Event) -> tuple[Event, ...]:
         return ()
     last = inside[-1].frames[depth].id
     return tuple(e for e in inside if e.frames[depth].id == last)
+
+
+def _only_tells(statement: ast.stmt) -> bool:
+    """Whether a statement does no more than print, count, leave a loop or keep a copy of some weights."""
+    for node in walk(statement):
+        if isinstance(node, (ast.For, ast.While, ast.With, ast.Return, ast.Raise)):
+            return False
+        if isinstance(node, ast.Call):
+            texts = (ast.Constant, ast.JoinedStr, ast.BinOp)
+            if isinstance(node.func, ast.Name) and not all(isinstance(a, texts) for a in node.args):
+                return False
+            if isinstance(node.func, ast.Attribute) and node.func.attr not in _BOOKKEEPING:
+                return False
+    return True
+
+
+_BOOKKEEPING = frozenset(
+    {
+        "append", "clone", "clear", "copy", "cpu", "detach", "float", "format", "info", "item", "items", "log",
+        "perf_counter", "state_dict", "synchronize", "time", "to", "update", "write",
+    }
+)  # fmt: skip
 
 
 def _holds(statement: ast.stmt, names: Collection[str], kind: Callable[[ast.AST], bool] | None) -> bool:
