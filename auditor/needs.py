@@ -73,7 +73,7 @@ def missing_modules(reading: Reading) -> list[MissingModule]:
     for item in imports_of(entry.program.tree):
         if item.guarded or item.branch or not (item.function is None or id(item.function) in reading.trace.called):
             continue
-        known = item.top in shipped or item.top in reading.bundled or item.top in sys.stdlib_module_names
+        known = item.top in shipped or reading.bundled(item.top) is not None or item.top in sys.stdlib_module_names
         if item.level == 0 and (known or item.top in PACKAGES or not item.top):
             continue
         why, named = _why_own(reading, entry.program.tree, item)
