@@ -1,0 +1,368 @@
+"""The code behind a log is not the code submitted.
+
+**What it catches.** Many scripts print themselves into their log. Where that program, unpacked, does something else
+than the one submitted, the log was written by other code. Also logs whose hyperparameter dump holds names that the
+submitted code does not know, and logs whose count of the code's bytes is far from any file shipped.
+
+**Why it breaks the claim.** What is reviewed must be what produced the number. An edit after the run may be honest
+tidying, or it may hide what the run did; nobody can tell from the outside.
+
+**Legal look-alikes.** Comments, layout, docstrings, annotations, imports and printed messages make no other program,
+nor do defaults that were set to what the run's environment gave. A packed or minified script is the same program. A
+function that only one side has and nobody calls changes nothing. A log may embed a helper that is also shipped.
+
+**How it is read.** The source between the log's lines is cut out, unpacked if need be, and compared function by
+function with the scripts of the folder; the closest counts. Names of a hyperparameter dump are looked up in the code.
+
+**Remedy.** Ship the very script that wrote the logs.
+
+**Ruling.** None on its own; README asks for a train_gpt.py that reproduces the run. Advisory.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from auditor.code_diff import CodeDifference, Unit, code_lines, difference
+from auditor.logs import RunLog
+from auditor.reading import Reading
+from auditor.submission import Change, SubmissionFile
+from auditor.unpack import Program, read_program
+from auditor.verdict import Confidence, Effect, Evidence, Status
+from rules.base import Example, Finding, Rule
+from rules.examples import script
+
+MAX_LOGS = 6
+MAX_SCRIPTS = 8
+FAR_BYTES = 1_000
+FAR_SHARE = 0.02
+"""A count of code bytes that is further off than both is another program; nearer, it may be a comment."""
+
+_RULE_LINE = re.compile(r"^[=\-*]{20,}\s*$")
+_NAME = re.compile(r"^[a-z][a-z0-9]*(?:_[a-z0-9]+)+$")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Source that a log holds: lines ``first`` and on of the run's file."""
+
+    run: RunLog
+    first: int
+    text: str
+
+
+class CodeLogMismatch(Rule):
+    """See the module's documentation."""
+
+    slug = "code-log-mismatch"
+    group = "evidence"
+    title = "the code embedded in or implied by the log is not the code submitted"
+    official = Effect.ADVISORY
+    strict = Effect.VIOLATION
+    evidence = ("log", "code")
+    precedents = ("README: the train_gpt.py in the folder must run and reproduce the result",)
+
+    def check(self, reading: Reading) -> Finding:
+        runs = tuple(dict.fromkeys((*reading.run.claim_runs, *reading.run.training_runs)))
+        if not runs:
+            return Finding(Status.NOT_APPLICABLE, "There is no train log to compare the code with.")
+        problem = reading.unreadable()
+        if problem is not None:
+            return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.")
+        embedded = list(_embedded(runs))
+        same = 0
+        for source in embedded:
+            finding = _judge(reading, source)
+            if finding is not None:
+                return finding
+            same += 1
+        if same:
+            many = f"The {same} different programs" if same > 1 else "The program"
+            return Finding(
+                Status.CLEAN, f"{many} embedded in the logs do{'' if same > 1 else 'es'} what the submitted one does."
+            )
+        return _foreign_names(reading, runs) or _size(reading, runs)
+
+
+def _embedded(runs: tuple[RunLog, ...]) -> Iterator[Embedded]:
+    """The programs in the logs, each text once."""
+    seen: set[str] = set()
+    for run in runs:
+        ranges = [r for r in run.embedded_source if r[1] - r[0] >= 2]
+        if not ranges or len(seen) >= MAX_LOGS:
+            continue
+        first, last = max(ranges, key=lambda r: r[1] - r[0])
+        lines = [run.log.index.line(n) for n in range(first, last + 1)]
+        while lines and (not lines[-1].strip() or _RULE_LINE.match(lines[-1])):
+            lines.pop()
+        text = "\n".join(lines)
+        if text not in seen:
+            seen.add(text)
+            yield Embedded(run, first, text)
+
+
+def _judge(reading: Reading, source: Embedded) -> Finding | None:
+    """None if the embedded program is one of those submitted."""
+    lines = code_lines(source.text)
+    own = {s.rstrip() for s in lines}
+    scripts = sorted(reading.python_files.items(), key=lambda kv: kv[0] not in reading.entry_candidates)[:MAX_SCRIPTS]
+    texts = [file.text.replace("\r\n", "\n") for _, file in scripts]
+    if any(code_lines(text) == lines for text in texts):
+        return None
+    program = _read(reading, source)
+    if program is None or program.tree is None:
+        return None  # cut off, or printed in pieces: nothing to compare as a whole
+    entry = reading.entry
+    candidates = [entry.program] if entry is not None else []
+    overlap = [(len(own & set(code_lines(text))), path) for text, (path, _) in zip(texts, scripts, strict=True)]
+    for _, path in sorted(overlap, reverse=True)[:2]:
+        index = reading.index(path)
+        if index is not None and index.program not in candidates:
+            candidates.append(index.program)
+    found: list[tuple[CodeDifference, Program]] = []
+    for shipped in candidates:
+        if shipped.tree is None:
+            continue
+        try:
+            told = difference(program.text, program.tree, shipped.text, shipped.tree)
+        except RecursionError:
+            continue
+        if told.minified or told.nothing or _only_unused(told, program, shipped):
+            return None
+        found.append((told, shipped))
+    if not found:
+        return None
+    told, shipped = min(found, key=lambda f: len(f[0].changed) + len(f[0].only_first) + len(f[0].only_second))
+    return _mismatch(reading, source, program, told, shipped)
+
+
+def _read(reading: Reading, source: Embedded) -> Program | None:
+    """The embedded text as a program, unpacked if it is packed; cut back to what is valid where its end is not code."""
+    text = source.text
+    for _ in range(4):
+        try:
+            ast.parse(text)
+            break
+        except SyntaxError as error:
+            cut = (error.lineno or 1) - 1
+            if cut < 0.9 * text.count("\n"):
+                return None
+            text = "\n".join(text.split("\n")[:cut])
+        except (ValueError, RecursionError, MemoryError):
+            return None
+    data = text.encode("utf-8", "replace")
+    return read_program(SubmissionFile(source.run.file, len(data), Change.ADDED, lambda: data), {})
+
+
+def _only_unused(told: CodeDifference, program: Program, shipped: Program) -> bool:
+    """Whether only one side has some functions, and that side never names them elsewhere."""
+    if told.changed:
+        return False
+    for units, own in ((told.only_first, program), (told.only_second, shipped)):
+        for unit in units:
+            name = unit.name.rstrip("'").split(".")[-1]
+            if unit.name.startswith("<") or len(re.findall(rf"\b{re.escape(name)}\b", own.text)) > 1:
+                return False
+    return True
+
+
+def _mismatch(reading: Reading, source: Embedded, program: Program, told: CodeDifference, shipped: Program) -> Finding:
+    def in_log(unit: Unit, text: str, role: str) -> Evidence:
+        number = _line_of(program, unit.line, text)
+        line = source.first + number - 1 if program.view == "shipped" else source.first
+        return reading.log_evidence(source.run.file, line, text or unit.name, role)
+
+    def in_code(unit: Unit, text: str, role: str) -> Evidence:
+        number = _line_of(shipped, unit.line, text)
+        return reading.evidence(shipped, ast.Pass(lineno=number, col_offset=0), role)
+
+    names = [a.name for a, _ in told.changed]
+    names += [f"{u.name} (log only)" for u in told.only_first]
+    names += [f"{u.name} (submission only)" for u in told.only_second]
+    places: list[Evidence] = []
+    for ours, theirs in told.changed[:3]:
+        texts = _first_difference(ours.text, theirs.text)
+        places.append(in_log(ours, texts[0], f"{ours.name}, as the log has it"))
+        places.append(in_code(theirs, texts[1], f"{theirs.name}, as submitted"))
+    for unit in told.only_first[: 3 - len(told.changed)]:
+        places.append(in_log(unit, unit.text.split("\n")[0].strip(), f"{unit.name}, only in the log's program"))
+    for unit in told.only_second[: 3 - len(told.changed)]:
+        places.append(in_code(unit, "", f"{unit.name}, only in the submitted program"))
+    listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    log = source.run.file.rsplit("/", 1)[-1]
+    return Finding(
+        Status.ACTIVE,
+        f"The program embedded in {log} is not the one submitted: {len(names)} of {told.units} functions and blocks"
+        f" differ ({listed}).",
+        Confidence.HIGH,
+        tuple(places),
+    )
+
+
+def _first_difference(ours: str, theirs: str) -> tuple[str, str]:
+    """The first line that differs, on each side."""
+    a, b = ours.split("\n"), theirs.split("\n")
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            return x.strip(), y.strip()
+    return (a[len(b)].strip(), "") if len(a) > len(b) else ("", b[len(a)].strip() if len(b) > len(a) else "")
+
+
+def _line_of(program: Program, first: int, text: str) -> int:
+    lines = program.text.split("\n")
+    if text:
+        for number in range(first, len(lines) + 1):
+            if lines[number - 1].strip() == text:
+                return number
+    return first
+
+
+def _foreign_names(reading: Reading, runs: tuple[RunLog, ...]) -> Finding | None:
+    """Names in a hyperparameter dump that the code does not hold, among names that it does."""
+    texts = [i.program.text for i in reading.opened()] + [f.text for f in reading.python_files.values()]
+    words = set().union(*(set(re.findall(r"\w+", t)) for t in texts))
+    lowered = {w.lower() for w in words}
+    for run in runs[:MAX_LOGS]:
+        lines = {v.line: n for n, v in run.hyperparameters.items() if _NAME.match(n)}
+        foreign = [
+            (line, name)
+            for line, name in lines.items()
+            if name not in lowered
+            # within the dump: between two names that the code knows
+            and all(any(lines.get(line + d * k, "-") in lowered for k in (1, 2)) for d in (-1, 1))
+        ]
+        known = sum(name in lowered for name in lines.values())
+        if len(foreign) >= 2 and known >= 5 * len(foreign):
+            listed = ", ".join(name for _, name in foreign[:4])
+            places = tuple(
+                reading.log_evidence(run.file, line, run.log.index.line(line), "a setting that the code does not know")
+                for line, _ in foreign[:4]
+            )
+            return Finding(
+                Status.SUSPECT,
+                f"The log's hyperparameter dump holds {len(foreign)} names that stand nowhere in the submitted code"
+                f" ({listed}): the run's own script would decide.",
+                Confidence.MEDIUM,
+                places,
+            )
+    return None
+
+
+def _size(reading: Reading, runs: tuple[RunLog, ...]) -> Finding:
+    """The code's bytes as logged, against the files shipped."""
+    entry = reading.entry
+    shipped = {path: file.size for path, file in reading.python_files.items()}
+    sizes = set(shipped.values()) | {sum(shipped.values())}
+    if entry is not None:
+        sizes |= {len(entry.program.text.encode("utf-8", "replace"))}
+    for run in runs:
+        told = run.facts.size("code")
+        if told is None or not told.exact or not sizes:
+            continue
+        nearest = min(sizes, key=lambda s: abs(s - told.bytes))
+        off = abs(nearest - told.bytes)
+        place = reading.log_evidence(run.file, told.line, run.log.index.line(told.line), "bytes of code, as logged")
+        if off == 0:
+            return Finding(
+                Status.CLEAN,
+                f"The log counts {told.bytes:,} bytes of code, which is what was submitted.",
+                Confidence.MEDIUM,
+                (place,),
+            )
+        packed = run.facts.size("code-compressed")
+        if off > FAR_BYTES and off > FAR_SHARE * told.bytes and packed is None:
+            return Finding(
+                Status.SUSPECT,
+                f"The log counts {told.bytes:,} bytes of code, and the submitted code has {nearest:,}: the script that"
+                " ran was another version, and only it could show whether the difference matters.",
+                Confidence.LOW,
+                (place,),
+            )
+        return Finding(
+            Status.CLEAN,
+            f"The log embeds no source; it counts {told.bytes:,} bytes of code, within {off:,} of what was submitted.",
+            Confidence.LOW,
+            (place,),
+        )
+    return Finding(Status.CLEAN, "The logs embed no source, and nothing in them contradicts the code.", Confidence.LOW)
+
+
+_CODE = script(
+    """
+    def train(model, steps=900):
+        opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(steps):
+            tokens = load_tokens("fineweb_train_*.bin")
+            model(tokens[:-1], tokens[1:]).backward()
+            opt.step()
+
+
+    def main():
+        torch.manual_seed(int(os.environ.get("SEED", "1")))
+        model = GPT()
+        train(model)
+        print(f"final_exact val_loss:2.1 val_bpb:1.25000000")
+
+
+    if __name__ == "__main__":
+        main()
+    """
+)
+_JSON = '{"track": "track_10min_16mb", "val_bpb": 1.25}\n'
+_LINE = "=" * 100 + "\n"
+_OUTPUT = (
+    "seed:1\nworld_size:8\nstep:900/900 train_loss:2.2 train_time:590000ms\n"
+    "final_exact val_loss:2.1 val_bpb:1.25000000\n"
+)
+
+
+def _files(embedded: str, **more: str) -> dict[str, str]:
+    log = (embedded + _LINE if embedded else "") + _OUTPUT
+    return {"train_gpt.py": _CODE, "submission.json": _JSON, "train_seed1.log": log} | more
+
+
+def _edited(old: str, new: str) -> str:
+    """The program with one edit, which must apply."""
+    assert old in _CODE
+    return _CODE.replace(old, new)
+
+
+CodeLogMismatch.VIOLATION = (
+    Example(
+        "another optimiser",
+        _files(_edited("SGD(model.parameters(), lr=0.1)", "AdamW(model.parameters())")),
+        Status.ACTIVE,
+    ),
+    Example(
+        "a second training that was taken out",
+        _files(_edited("    train(model)\n", "    train(model)\n    train(model, 50)\n")),
+        Status.ACTIVE,
+    ),
+)
+CodeLogMismatch.LEGAL = (
+    Example("the same script", _files(_CODE), Status.CLEAN),
+    Example(
+        "comments, annotations and a message",
+        _files(
+            _edited("(model, steps=900):", '(model: nn.Module, steps: int = 900) -> None:\n    """Train."""').replace(
+                "        opt.step()", "        opt.step()  # go\n        print(step)"
+            )
+        ),
+        Status.CLEAN,
+    ),
+    Example("another default of a setting", _files(_edited('"SEED", "1"', '"SEED", "42"')), Status.CLEAN),
+    Example(
+        "an unused function was taken out",
+        _files(_edited("def main():", "def unused(x):\n    return x + 1\n\n\ndef main():")),
+        Status.CLEAN,
+    ),
+    Example(
+        "a helper that ran",
+        _files(_edited("lr=0.1", "lr=0.2"), **{"run_two.py": _edited("lr=0.1", "lr=0.2")}),
+        Status.CLEAN,
+    ),
+    Example("no source in the log", _files(""), Status.CLEAN),
+)
