@@ -24,6 +24,7 @@ from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
 from auditor.unpack.native import NativeFunction, NativeSource, native_files, native_string
+from auditor.unpack.sentencepiece_model import SentencePieceModel, read_sentencepiece
 from auditor.unpack.walk import walk
 from auditor.verdict import (
     Evidence,
@@ -193,6 +194,13 @@ class Reading:
                     if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                         found.update(n.attr for n in walk(statement) if isinstance(n, ast.Attribute))
         return frozenset(found)
+
+    @cached_property
+    def tokenizers(self) -> tuple[tuple[str, SentencePieceModel], ...]:
+        """The SentencePiece models that the folder holds, by path; read when first asked for."""
+        files = [f for path, f in self._siblings.items() if path.endswith(".model")][:4]
+        found = ((f.path, read_sentencepiece(f.data)) for f in files)
+        return tuple((path, model) for path, model in found if model is not None)
 
     def compressed_sizes(self, program: Program) -> list[int]:
         """Bytes of a program as shipped code: compressed, alone and in a base85 or base64 wrapper."""

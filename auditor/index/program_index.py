@@ -7,10 +7,10 @@ functions that cannot matter.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from auditor.index.byte_mixtures import ByteMixture, byte_mixtures
 from auditor.index.values import EMPTY, roles_of
@@ -197,6 +197,33 @@ class ProgramIndex:
             for statement in cls.body:
                 if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
                     found.setdefault(cls.name, []).append(self.functions[id(statement)])
+        return found
+
+    @cached_property
+    def module_constants(self) -> dict[str, Any]:
+        """Names that the program's own statements set to a literal, whatever their order: ``_C = False``."""
+        found: dict[str, Any] = {}
+        for statement in self.program.tree.body if self.program.tree is not None else ():
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+                for target in statement.targets:
+                    if isinstance(target, ast.Name):
+                        found[target.id] = statement.value.value
+        return found
+
+    @cached_property
+    def module_aliases(self) -> dict[str, str]:
+        """Names that the program's own statements set to another name, as minifiers do: ``R = max``."""
+        found: dict[str, str] = {}
+        for statement in self.program.tree.body if self.program.tree is not None else ():
+            if not isinstance(statement, ast.Assign):
+                continue
+            for target in statement.targets:
+                pairs: Iterable[tuple[ast.expr, ast.expr]] = [(target, statement.value)]
+                if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
+                    pairs = zip(target.elts, statement.value.elts, strict=False)
+                for name, value in pairs:
+                    if isinstance(name, ast.Name) and isinstance(value, ast.Name):
+                        found[name.id] = value.id
         return found
 
     @cached_property
