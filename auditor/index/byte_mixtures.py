@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from auditor.unpack.native import NativeFunction, NativeSource, native_string
+from auditor.unpack.walk import walk
 
 if TYPE_CHECKING:
     from auditor.index.program_index import FunctionFacts, ProgramIndex
@@ -104,7 +105,7 @@ def _may_model_bytes(*parts: FunctionFacts) -> bool:
 def _models_bytes(function: ast.AST) -> bool:
     """Whether counts are incremented in a table that is looked up by a window: x[k] += 1, d[b] = d.get(b, 0) + 1."""
     counts = window = False
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add) and isinstance(node.target, ast.Subscript):
             counts = counts or (isinstance(node.value, ast.Constant) and node.value.value == 1)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
@@ -122,7 +123,7 @@ def _plus_one(node: ast.expr) -> bool:
         and isinstance(n.op, ast.Add)
         and isinstance(n.right, ast.Constant)
         and n.right.value == 1
-        for n in ast.walk(node)
+        for n in walk(node)
     )
 
 
@@ -141,7 +142,7 @@ def _mixtures_in(index: ProgramIndex, facts: FunctionFacts, known: set[str]) -> 
     spread_names |= {h.node.name for h in helpers if any(True for _ in _spreads(h.node))}
     spread_names |= flow.derived(_results_of(facts.node, spread_names))
     counted = flow.derived(_model_reads(facts.node, known))
-    nested = [n for n in ast.walk(facts.node) if isinstance(n, (ast.FunctionDef, ast.Lambda)) and n is not facts.node]
+    nested = [n for n in walk(facts.node) if isinstance(n, (ast.FunctionDef, ast.Lambda)) and n is not facts.node]
     found = []
     for node in _mixes(facts.node):
         used = _names(node)
@@ -155,10 +156,10 @@ def _mixtures_in(index: ProgramIndex, facts: FunctionFacts, known: set[str]) -> 
             form, source = "open", None
         else:
             continue
-        holders = [f for f in nested if any(n is node for n in ast.walk(f))]
+        holders = [f for f in nested if any(n is node for n in walk(f))]
         found.append(ByteMixture(node, holders[-1] if holders else facts.node, form, source))
     for helper in helpers:
-        calls = [n for n in ast.walk(facts.node) if isinstance(n, ast.Call) and _leaf(n.func) == helper.node.name]
+        calls = [n for n in walk(facts.node) if isinstance(n, ast.Call) and _leaf(n.func) == helper.node.name]
         given = {name for call in calls for name in _names(call)}
         if spreads and given & spread_names:
             found += [ByteMixture(node, helper.node, *spreads[0]) for node in _mixes(helper.node)]
@@ -170,7 +171,7 @@ class _Flow:
 
     def __init__(self, function: ast.AST) -> None:
         self.uses: list[tuple[set[str], set[str]]] = []
-        for node in ast.walk(function):
+        for node in walk(function):
             if isinstance(node, ast.Assign):
                 self.uses.append(({n for t in node.targets for n in _names(t)}, _names(node.value)))
             elif isinstance(node, (ast.AugAssign, ast.AnnAssign)) and node.value is not None:
@@ -194,7 +195,7 @@ class _Flow:
 
 def _expands_tokens(function: ast.AST) -> bool:
     """Whether bytes of a token are gone through or joined: ``for b in table[t]``, ``b"".join(...)``, lengths."""
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.Call):
             leaf = _leaf(node.func)
             if leaf == "join" and isinstance(node.func, ast.Attribute) and _is_bytes(node.func.value):
@@ -202,7 +203,7 @@ def _expands_tokens(function: ast.AST) -> bool:
             if leaf == "extend" or (leaf == "repeat" and len(node.args) >= 2):
                 return True
         elif isinstance(node, ast.For):
-            inner = [n for n in ast.walk(node) if isinstance(n, ast.For) and n is not node]
+            inner = [n for n in walk(node) if isinstance(n, ast.For) and n is not node]
             if inner:
                 return True
     return False
@@ -216,7 +217,7 @@ def _spreads(function: ast.AST) -> Iterator[tuple[Form, ast.expr]]:
     """Places where a value per token is shared out over its bytes."""
     lengths = _lengths(function)
     iterated = _iterated(function)
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             by = _stripped(node.right)
             sized = isinstance(by, ast.Call) and _leaf(by.func) == "len" and bool(by.args)
@@ -238,7 +239,7 @@ def _spreads(function: ast.AST) -> Iterator[tuple[Form, ast.expr]]:
 def _iterated(function: ast.AST) -> set[str]:
     """Names that are gone through by a loop or a comprehension, or appended item by item."""
     found: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, (ast.For, ast.comprehension)):
             found |= _names(node.iter)
         elif isinstance(node, ast.Call) and _leaf(node.func) == "extend" and node.args:
@@ -251,11 +252,11 @@ def _lengths(function: ast.AST) -> set[str]:
     iterated = _iterated(function)
     measured: dict[str, set[str]] = {}
     repeats: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             sized = {
                 name
-                for call in ast.walk(node.value)
+                for call in walk(node.value)
                 if isinstance(call, ast.Call) and _leaf(call.func) == "len" and call.args
                 for name in _names(call.args[0])
             }
@@ -267,7 +268,7 @@ def _lengths(function: ast.AST) -> set[str]:
         elif isinstance(node, ast.Call) and _leaf(node.func) == "repeat" and len(node.args) >= 2:
             repeats |= _names(node.args[-1])
     lengths = {name for name, sized in measured.items() if sized & iterated} | repeats
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.For) and _names(node.iter) & lengths:
             lengths = lengths | _names(node.target)
     return lengths
@@ -275,7 +276,7 @@ def _lengths(function: ast.AST) -> set[str]:
 
 def _mixes(function: ast.AST) -> Iterator[ast.AST]:
     """Sums of two weighted probabilities, or of two exponentials under a logarithm."""
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             if _weighted(node) or any(_is_log_of_exp(n) for n in (node.left, node.right)):
                 yield node
@@ -308,16 +309,16 @@ def _is_log_of_exp(node: ast.expr) -> bool:
     if not isinstance(node, ast.Call) or _leaf(node.func) not in LOGS or not node.args:
         return False
     inner = node.args[0]
-    exps = sum(1 for n in ast.walk(inner) if isinstance(n, ast.Call) and _leaf(n.func) in ("exp", "exp2"))
+    exps = sum(1 for n in walk(inner) if isinstance(n, ast.Call) and _leaf(n.func) in ("exp", "exp2"))
     return exps >= (1 if _leaf(node.func) == "log1p" else 2)
 
 
 def _model_reads(function: ast.AST, known: set[str]) -> set[str]:
     """Names that are assigned what a byte model or a table of counts says."""
     found: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.Assign):
-            for call in ast.walk(node.value):
+            for call in walk(node.value):
                 if isinstance(call, ast.Call) and (_leaf(call.func) in known or _leaf(call.func) == "get"):
                     found |= {n for t in node.targets for n in _names(t)}
     return found
@@ -326,33 +327,33 @@ def _model_reads(function: ast.AST, known: set[str]) -> set[str]:
 def _byte_sums(function: ast.AST) -> set[str]:
     """Names that collect a sum in a loop within a loop: a byte model's log-probabilities of one token's bytes."""
     found: set[str] = set()
-    for outer in ast.walk(function):
+    for outer in walk(function):
         if not isinstance(outer, ast.For):
             continue
         reset = {
             name
-            for statement in ast.walk(outer)
+            for statement in walk(outer)
             if isinstance(statement, ast.Assign) and _has_zero(statement.value)
             for target in statement.targets
             for name in _names(target)
         }
-        for inner in ast.walk(outer):
+        for inner in walk(outer):
             if isinstance(inner, ast.For) and inner is not outer:
-                for node in ast.walk(inner):
+                for node in walk(inner):
                     if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
                         found |= _names(node.target) & reset
     return found
 
 
 def _has_zero(node: ast.expr) -> bool:
-    return any(isinstance(n, ast.Constant) and n.value == 0 for n in ast.walk(node))
+    return any(isinstance(n, ast.Constant) and n.value == 0 for n in walk(node))
 
 
 def _assigned_by(function: ast.AST, nodes: set[int]) -> set[str]:
     """Names whose assigned value (or appended item) holds one of ``nodes``."""
     found: set[str] = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and any(id(n) in nodes for n in ast.walk(node.value)):
+    for node in walk(function):
+        if isinstance(node, ast.Assign) and any(id(n) in nodes for n in walk(node.value)):
             found |= {n for t in node.targets for n in _names(t)}
     return found
 
@@ -361,7 +362,7 @@ def _results_of(function: ast.AST, names: set[str]) -> set[str]:
     """Names that are assigned the result of calling one of ``names``."""
     return {
         n
-        for node in ast.walk(function)
+        for node in walk(function)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _leaf(node.value.func) in names
         for t in node.targets
         for n in _names(t)
@@ -369,7 +370,7 @@ def _results_of(function: ast.AST, names: set[str]) -> set[str]:
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
 
 def _leaf(node: ast.expr) -> str:
@@ -395,7 +396,7 @@ def _native_mixtures(index: ProgramIndex, shipped: Iterable[NativeSource]) -> li
             continue
         callers = [f for f in index.functions.values() if f.names & roots.keys()]
         for facts in callers:
-            for node in ast.walk(facts.node):
+            for node in walk(facts.node):
                 name = _leaf(node.func) if isinstance(node, ast.Call) else ""
                 if name in roots:
                     found.append(ByteMixture(node, facts.node, "spread", None, (source, *roots[name])))

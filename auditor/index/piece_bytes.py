@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from auditor.unpack.walk import walk
+
 if TYPE_CHECKING:
     from auditor.index.program_index import FunctionFacts, ProgramIndex
 
@@ -162,7 +164,7 @@ class _Walker:
     def _tokenizers(self) -> set[str]:
         """Names whose pieces the function asks for."""
         found = set()
-        for node in ast.walk(self.function):
+        for node in walk(self.function):
             if isinstance(node, ast.Attribute) and node.attr in PIECE_NAMES and isinstance(node.value, ast.Name):
                 found.add(node.value.id)
         return found

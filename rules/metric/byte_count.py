@@ -41,6 +41,7 @@ from auditor.index.program_index import FunctionFacts, ProgramIndex
 from auditor.index.trace import Kind
 from auditor.reading import Reading
 from auditor.unpack import Program
+from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -415,11 +416,11 @@ def _space_terms(reading: Reading) -> Iterator[tuple[Program, ast.AST]]:
         for facts in index.functions.values():
             if id(facts.node) not in reading.trace.called:
                 continue
-            for node in ast.walk(facts.node):
+            for node in walk(facts.node):
                 if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
                     sides = (node.left, node.right)
                     inverted = any(isinstance(s, ast.UnaryOp) and isinstance(s.op, ast.Invert) for s in sides)
-                    if inverted and sum(isinstance(n, ast.Subscript) for s in sides for n in ast.walk(s)) >= 2:
+                    if inverted and sum(isinstance(n, ast.Subscript) for s in sides for n in walk(s)) >= 2:
                         yield index.program, node
 
 
@@ -487,14 +488,14 @@ def _may_fix(facts: FunctionFacts) -> bool:
 
 def _ratios(function: ast.AST, index: ProgramIndex) -> Iterator[tuple[ast.AST, float]]:
     named: dict[str, float] = {k: v for k, v in index.module_constants.items() if isinstance(v, float)}
-    for node in ast.walk(function):
+    for node in walk(function):
         if (
             isinstance(node, ast.Assign)
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, float)
         ):
             named |= {t.id: node.value.value for t in node.targets if isinstance(t, ast.Name)}
-    for node in ast.walk(function):
+    for node in walk(function):
         named_bpb = False
         value: ast.expr | None = None
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
