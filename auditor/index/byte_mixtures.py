@@ -156,14 +156,18 @@ def _mixtures_in(index: ProgramIndex, facts: FunctionFacts, known: set[str]) -> 
             form, source = "open", None
         else:
             continue
-        holders = [f for f in nested if any(n is node for n in walk(f))]
-        found.append(ByteMixture(node, holders[-1] if holders else facts.node, form, source))
+        holders = [f for f in nested if any(n is node for n in walk(f))]  # the last to begin is the innermost
+        found.append(ByteMixture(node, max(holders, key=_begins) if holders else facts.node, form, source))
     for helper in helpers:
         calls = [n for n in walk(facts.node) if isinstance(n, ast.Call) and _leaf(n.func) == helper.node.name]
         given = {name for call in calls for name in _names(call)}
         if spreads and given & spread_names:
             found += [ByteMixture(node, helper.node, *spreads[0]) for node in _mixes(helper.node)]
     return found
+
+
+def _begins(node: ast.FunctionDef | ast.Lambda) -> tuple[int, int]:
+    return node.lineno, node.col_offset
 
 
 class _Flow:

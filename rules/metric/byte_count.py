@@ -195,7 +195,7 @@ class ByteCount(Rule):
             return Finding(
                 Status.SUSPECT,
                 f"{code.reason}, and no log line gives loss and bits per byte to check it by; compare the table with"
-                " the tokenizer (one byte for a byte token, none for a control token) and its total with 151.07 million.",
+                " the tokenizer (1 byte for a byte token, none for a control token) and its total with 151.07 million.",
                 Confidence.LOW,
                 code.evidence,
             )
