@@ -15,6 +15,7 @@ from functools import cached_property
 
 import brotli
 
+from auditor.index.adaptation import printed_scores
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex, makes_leaf
 from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
@@ -378,9 +379,9 @@ class Reading:
 
     @cached_property
     def other_window_parameters(self) -> list[WindowParameters]:
-        """The same inside every other evaluation that runs."""
+        """The same inside every other evaluation that runs and prints its result."""
         reported = {s.seq for s in self.reported.scores}
-        return window_parameters(self.trace, [s for s in self.trace.of(Kind.SCORE) if s.seq not in reported])
+        return window_parameters(self.trace, [s for s in printed_scores(self.trace) if s.seq not in reported])
 
     @cached_property
     def latent_window_parameters(self) -> list[WindowParameters]:
