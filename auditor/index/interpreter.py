@@ -425,6 +425,7 @@ class Interpreter:
         found = scope.find(target.id)
         if found is not None and _leaves(found[0].roles) and not found[0].roles & {"nn", "grad"}:
             self.step_event(node, found[0], value.roles)
+            value.roles = found[0].roles  # the gradient's tokens are not what the tensor is made of
 
     def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
@@ -438,7 +439,43 @@ class Interpreter:
             and isinstance(source, ast.BinOp)
             and any(isinstance(n, ast.Name) and n.id == target.id for n in walk(source))
         ):
-            self.score(node, value, value, scope)
+            if self.descends(target.id, source):
+                self.descent(node, value)
+            else:
+                self.score(node, value, value, scope)
+        elif isinstance(target, ast.Name) and isinstance(source, ast.Call) and self.descends(target.id, source):
+            self.descent(node, value)
+
+    def descends(self, name: str, source: ast.expr) -> bool:
+        """Whether ``bias = bias - rate * gradient`` follows a gradient by hand: what it changes is no sum that is
+        kept, for the same round adds it to something else.
+        """
+        inner = self.loops[-1].node if self.loops else None
+        if inner is None or not any(
+            isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub | ast.Add) and _bare(part.left) == name
+            for part in walk(source)
+        ):
+            return False
+        own = {id(part) for part in walk(source)}
+        return any(
+            isinstance(part, ast.BinOp)
+            and isinstance(part.op, ast.Add)
+            and id(part) not in own
+            and (_bare(part.left) == name) != (_bare(part.right) == name)
+            for statement in getattr(inner, "body", ())
+            for part in walk(statement)
+        )
+
+    def descent(self, node: ast.stmt, value: Value) -> None:
+        """A step written without an optimiser or automatic differentiation."""
+        outer = self.loops
+        self.loops = outer[:-1]  # made before the loop that steps
+        role = self.leaf(node, None, None)
+        self.loops = outer
+        made = self.trace.leaves[max(_leaves(role))]
+        made.added = made.by_hand = True
+        self.step_event(node, Value(roles=role), value.roles)
+        value.roles = role  # the gradient's tokens are not what the tensor is made of
 
     def s_annassign(self, node: ast.AnnAssign, scope: Scope) -> None:
         if node.value is not None:
@@ -448,8 +485,12 @@ class Interpreter:
         old = self.eval(node.target, scope)
         change = self.eval(node.value, scope)
         if self.is_score(change.roles):
-            holder_call = self.owner_call(node.target, old, scope)
-            self.score(node, change, old, scope, holder_call)
+            by_hand = isinstance(node.op, ast.Sub) and isinstance(node.target, ast.Name) and not _leaves(old.roles)
+            if by_hand and self.descends(node.target.id, ast.BinOp(node.target, node.op, node.value)):  # type: ignore[union-attr]
+                self.descent(node, change)
+            else:
+                holder_call = self.owner_call(node.target, old, scope)
+                self.score(node, change, old, scope, holder_call)
         if "grad" in change.roles and any(r.startswith(("param:", "leaf:")) for r in old.roles):
             self.step_event(node, old, change.roles)
             return
@@ -1175,7 +1216,8 @@ class Interpreter:
                 roles |= {"alone"}
         if upper is not None and "random" in upper.roles | (lower.roles if lower else EMPTY) and "val" in roles:
             roles |= {"random"}
-        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample)
+        typical = number_of(self.part(holder)) if isinstance(holder, Seq) else holder.sample
+        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=typical)
 
     def span(self, holder: Value, axes: list[ast.expr], scope: Scope) -> frozenset[str]:
         """The role of a selection of positions from tokens or from what a network made of them."""
@@ -1251,6 +1293,8 @@ class Interpreter:
                     leaf.projected = leaf.projected or projected
                 elif factor:
                     leaf.factor = True
+                else:
+                    leaf.passed = True
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
@@ -2640,7 +2684,7 @@ class Interpreter:
             r for s in sources for r in s.roles if r in ("val.len", "whole") or r.startswith(("cut:", "per:"))
         )
         roles = (value.roles - {"iter"}) | kept
-        if isinstance(value, (Object, Function, Choice, Class)) or (isinstance(value, Seq) and value.items):
+        if isinstance(value, (Object, Function, Choice, Class, Seq)):
             return Seq(items=[value], roles=roles, settings=value.settings)
         return Value(roles=roles, settings=value.settings | settings_of(sources), sample=number_of(value))
 
@@ -3067,6 +3111,13 @@ def _copy_function(function: Function) -> Function:
 def _leaves(roles: frozenset[str]) -> frozenset[int]:
     """The numbers of the leaves that a value with these roles depends on."""
     return frozenset(int(r[5:]) for r in roles if r.startswith("leaf:"))
+
+
+def _bare(node: ast.AST) -> str | None:
+    """The variable of ``bias``, ``bias[None, None, :]`` or ``bias.view(1, -1)``."""
+    while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
 
 
 def _batch_size(part: ast.Slice) -> ast.expr | None:

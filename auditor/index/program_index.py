@@ -99,6 +99,21 @@ def makes_leaf(node: ast.AST) -> bool:
     return not flags or not isinstance(flags[0], ast.Constant) or bool(flags[0].value)
 
 
+def takes_from_itself(node: ast.Assign) -> bool:
+    """Whether an assignment has the form ``bias = bias - rate * gradient``, perhaps clamped."""
+    value: ast.expr = node.value
+    while isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        value = value.func.value
+    return (
+        isinstance(value, ast.BinOp)
+        and isinstance(value.op, ast.Sub)
+        and isinstance(value.left, ast.Name)
+        and isinstance(value.right, ast.BinOp)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == value.left.id
+    )
+
+
 class ProgramIndex:
     """Functions, classes and reachability by name, for one program."""
 
@@ -169,6 +184,9 @@ class ProgramIndex:
                     own = facts.node.args
                     if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
                         facts.names.add("add_")  # accumulates into what its caller passed
+                    facts.makes_leaves = facts.makes_leaves or isinstance(node.op, ast.Sub)  # type: ignore[attr-defined]
+                elif kind is ast.Assign:
+                    facts.makes_leaves = facts.makes_leaves or takes_from_itself(node)  # type: ignore[arg-type]
             for name in fields[kind]:
                 value = getattr(node, name, None)
                 if value.__class__ is list:

@@ -161,8 +161,12 @@ class Leaf:
     """It is added to an activation."""
     projected: bool = False
     """What it was added to is multiplied by a matrix or passed to a network afterwards."""
+    passed: bool = False
+    """It is handed to a network beside its input."""
     factor: bool = False
     """It is itself a factor of a matrix product."""
+    by_hand: bool = False
+    """It is stepped without an optimiser or automatic differentiation; ``node`` is the step."""
 
 
 @dataclass(frozen=True, slots=True)

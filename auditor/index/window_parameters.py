@@ -66,7 +66,7 @@ def is_window_parameter(leaf: Leaf) -> bool:
     if leaf.factor:
         return False
     flat = leaf.shape is not None and (len(leaf.shape) == 1 or any(n == 1 for n in leaf.shape[:-1]))
-    return leaf.added or (flat and leaf.projected)
+    return leaf.added or (flat and leaf.passed)
 
 
 def only_window_parameters(trace: Trace, step: Event) -> bool:
@@ -128,7 +128,7 @@ def _with(trace: Trace, step: Event, leaves: tuple[Leaf, ...], score: Event) -> 
         optimised, scored = _spans(trace, step, score)
         relation = _relation(trace, step, score, leaves, optimised, scored)
         return WindowParameters(step, leaves, score, relation, optimised, scored, carried or bool(kept))
-    if score.seq < step.seq and (held & (own | before) or carried):
+    if score.seq < step.seq and (held & (own | before) or carried or any(leaf.by_hand for leaf in leaves)):
         optimised, scored = _spans(trace, step, score)
         return WindowParameters(step, leaves, score, Relation.EARLIER, optimised, scored, True)
     return None
@@ -268,15 +268,16 @@ def _serves_neighbours(
     trace: Trace, step: Event, score: Event, leaves: tuple[Leaf, ...], scored: tuple[Span, ...]
 ) -> bool:
     """Whether one tensor is optimised for several overlapping windows at once."""
-    if not scored or any(leaf.named or (leaf.shape and (leaf.shape[0] or 1) > 1) for leaf in leaves):
-        return False  # the whole window is scored, or each window has its own
+    own = any(leaf.named or (leaf.shape and (leaf.shape[0] or 1) > 1) for leaf in leaves)
+    if not scored or own or not any(leaf.shape for leaf in leaves):
+        return False  # the whole window is scored, or each window has (or may have) its own
     both = [trace.spans[n] for n in numbers(step.roles, "span") & numbers(score.roles, "span")]
     around = {loop.id for loop in step.loops}
     for span in both:
         if not span.of_tokens or span.alone or not (span.loops or span.gathered):
             continue
-        own = {loop.id for loop in span.loops}
-        outside = {loop.id for leaf in leaves for loop in leaf.loops} - own
-        if (span.gathered or not own <= around) and not outside:
+        inside = {loop.id for loop in span.loops}
+        outside = {loop.id for leaf in leaves for loop in leaf.loops} - inside
+        if (span.gathered or not inside <= around) and not outside:
             return True
     return False

@@ -8,8 +8,8 @@ validation tokens that no artifact holds.
 the result. Score-first forms can meet the four conditions of issue #1017, but no organiser has ruled on them.
 
 **Legal look-alikes.** A bias learnt in training or fitted on training tokens; a delta on the hidden state
-(`slot-context-only`); a bias that takes its loss from positions it then scores, or is shared by overlapping windows
-of a batch (`slot-scored-region`); n-gram and cache mixtures, which have rules of their own.
+(`slot-context-only`); a bias that takes its loss from positions it then scores (`slot-scored-region`); n-gram and
+cache mixtures, which have rules of their own.
 
 **How it is read.** Among the tensors that no network owns and that steps on validation tokens change: those that are
 added to logits after the last matrix product, and whose value at the end of one round of the evaluation's loop is
@@ -45,7 +45,7 @@ class EvalLogitBias(Rule):
 
 
 def _wanted(inner: WindowParameters) -> bool:
-    return inner.carried and bool(inner.biases) and inner.relation in (Relation.CONTEXT, Relation.EARLIER)
+    return inner.carried and bool(inner.biases) and inner.relation not in (Relation.SCORED, Relation.UNCLEAR)
 
 
 _MODEL = """

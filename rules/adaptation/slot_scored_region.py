@@ -176,7 +176,7 @@ SlotScoredRegion.LEGAL = (
     return loss_sum / val_tokens.numel()
 
 
-print(f"slot diagnostic:{evaluate(model, val_tokens, steps=steps):.4f}")
+print(f"slot val_bpb:{evaluate(model, val_tokens, steps=steps):.4f}")
 print(f""",
             )
             .replace(
