@@ -504,8 +504,19 @@ class Reading:
                 if set(_undecided(event)) <= set(_guards(message)) and not event.fallible:
                     return True, self.log_evidence(*lines[0], role="the log shows that this ran")
                 return None, None
-            return (False, None) if self.log_is_whole else (None, None)
+            # Its own lines are missing; those of the branch that leads to it may be there all the same.
+            if not self.log_is_whole or self._announced(event, depth - 1):
+                return None, None
+            return False, None
         return None, None
+
+    def _announced(self, event: Event, depth: int) -> bool:
+        """Whether the logs hold what callers print in the very branch that leads to the event."""
+        return any(
+            m.guards and _same_branch(m, event) and _pattern(m.text or "") and self.log_lines_like(m.text or "")
+            for frame in event.frames[:depth]
+            for m in self._messages_in(frame.id)
+        )
 
     def failed(self, event: Event) -> bool:
         """Whether the logs hold what is printed where a failure of this call is caught."""
