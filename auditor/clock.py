@@ -41,8 +41,8 @@ class Machine:
 
     @property
     def contest(self) -> bool:
-        """Eight H100, or nothing that says otherwise of eight devices."""
-        return self.gpus == CONTEST_GPUS and (self.name is None or self.name == "H100")
+        """Eight H100, as a claim on the record track says of itself unless something tells otherwise."""
+        return self.gpus in (None, CONTEST_GPUS) and self.name in (None, "H100")
 
     @property
     def told(self) -> str:
