@@ -271,3 +271,81 @@ def is_warm_up(trace: Trace, scores: Sequence[Event], step: Event) -> str | None
         if put_back is not None:
             return None
     return why
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """A state that holds validation tokens, and the score that is computed with it after a pass is over."""
+
+    state: Event
+    """The step, or the count into a table, that brings the tokens into the state."""
+    score: Event
+    first: Event | None
+    """The score of the pass before, which the state was built beside; None where no such score was found."""
+    proof: str
+    """Why the tokens scored are those of the pass before: ``stored`` (its results are used again), ``replaced`` (its
+    loss is taken out of the sum), ``all`` (the state was complete before anything was scored with it), ``phase`` (the
+    whole set is scored again by trained parameters), or empty where it could not be shown."""
+
+
+def rescorings(trace: Trace, scores: Sequence[Event], metric: Event | None) -> list[Rescoring]:
+    """Scores behind the reported number that use a state built from validation tokens in a pass that is over."""
+    return [*_counted_before(trace, scores, metric), *_trained_before(trace, scores)]
+
+
+def _numbers(roles: Iterable[str], kind: str) -> set[int]:
+    return {int(r[len(kind) :]) for r in roles if r.startswith(kind)}
+
+
+def _counted_before(trace: Trace, scores: Sequence[Event], metric: Event | None) -> list[Rescoring]:
+    counts = {e.seq: e for e in trace.of(Kind.COUNT)}
+    if not counts or not scores:
+        return []
+    found: list[Rescoring] = []
+    replaced = metric is not None and "superseded" in metric.roles
+    known = {e.seq: e for e in trace.of(Kind.SCORE)}
+    users = [*scores, *([metric] if metric is not None else [])]
+    for user in users:
+        for number in sorted(_numbers(user.roles, "counted:") & counts.keys()):
+            count = counts[number]
+            beside = [s for s in known.values() if s.seq < count.seq and share_loop(s, count)]
+            if user is metric:
+                # What the result is made of without having been added up in a loop: nothing scored beside the counts.
+                if beside or any(share_loop(s, count) for s in scores):
+                    continue
+                score = scores[-1]
+            else:
+                score = user
+                if share_loop(user, count):
+                    continue
+            stored = sorted(n for n in _numbers(user.roles, "score:") if n in known and n < number)
+            if beside:
+                first: Event | None = beside[0]
+                again = {s.seq for s in beside} & set(stored)
+                proof = "stored" if again else "replaced" if replaced or "superseded" in user.roles else ""
+            else:
+                first = known[stored[0]] if stored else None
+                complete = "whole" in count.roles and not any(loop.roles & {"val", "val.len"} for loop in count.loops)
+                proof = "stored" if stored else "all" if complete else ""
+            found.append(Rescoring(count, score, first, proof))
+    return found
+
+
+def _trained_before(trace: Trace, scores: Sequence[Event]) -> list[Rescoring]:
+    found: list[Rescoring] = []
+    if not scores:
+        return found
+    for step in trace.of(Kind.STEP):
+        if "val" not in step.roles or step.seq > scores[-1].seq or any(share_loop(s, step) for s in scores):
+            continue
+        beside = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and share_loop(s, step) and s not in scores]
+        later = [s for s in scores if s.seq > step.seq]
+        if not beside or not later or thrown_away(trace, scores, step) is not None:
+            continue
+        if not any(relation(trace, s, step).order is Order.SCORED_FIRST for s in beside):
+            continue
+        # A loss that only follows the training (printed per epoch) is no pass of scoring.
+        if not any(s.no_grad for s in beside):
+            continue
+        found.append(Rescoring(step, later[0], beside[0], "phase"))
+    return found

@@ -105,6 +105,8 @@ RANDOM_INDEX = {
 }  # fmt: skip
 SMALLER = frozenset({"minimum", "fmin", "min", "amin", "nanmin", "argmin"})
 LARGER = frozenset({"maximum", "fmax", "max"})
+# What counts become here are places in an order (where documents or groups begin), not frequencies.
+PLACING = frozenset({"cumsum", "argsort", "searchsorted", "nonzero"})
 RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
 TYPICAL_VAL_TOKENS = 40_540_161.0
 """How many validation tokens there typically are; only the order of magnitude matters."""
@@ -429,6 +431,14 @@ class Interpreter:
 
     def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
+        if (
+            isinstance(target, ast.Subscript)
+            and isinstance(source, ast.BinOp)
+            and isinstance(source.op, ast.Add)
+            and any(_base(n) == _base(target) for n in ast.walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
+        ):
+            key = self.eval(target.slice, scope)
+            self.count(node, self.eval(target.value, scope), key.roles, value.roles)
         if not self.is_score(value.roles):
             return
         if isinstance(target, ast.Subscript):
@@ -494,6 +504,13 @@ class Interpreter:
         if "grad" in change.roles and any(r.startswith(("param:", "leaf:")) for r in old.roles):
             self.step_event(node, old, change.roles)
             return
+        if isinstance(node.target, ast.Subscript) and not isinstance(node.target.slice, ast.Slice):
+            # counts[token] += 1; what a network made is not counted
+            key = self.eval(node.target.slice, scope)
+            self.count(node, self.eval(node.target.value, scope), key.roles, change.roles)
+        counts = frozenset(r for r in change.roles if r.startswith("counted:"))
+        if counts and type(old) is Value and "nn" not in change.roles:
+            self.mark_whole(old, counts)  # an array that is added to stays itself
         value = self.binary(type(node.op), old, change)
         if not isinstance(value, Const):
             value.roles |= old.roles
@@ -528,6 +545,8 @@ class Interpreter:
                 self.skip(node, other, test.settings, scope, negated=truth)
             if not taken:
                 return None
+            if isinstance(taken[-1], ast.Raise):
+                return None  # the run did not crash here: what makes this look certain was assumed
             if not test.settings:
                 return self.block(taken, scope)
             self.guards.append(Guard(node.test, self.program, True, test.settings, not truth))
@@ -1169,7 +1188,7 @@ class Interpreter:
         if "random" in key.roles and "val" in roles:
             roles |= {"random"}
         roles |= frozenset(r for r in key.roles if r.startswith(("cut:", "span:", "out:")))
-        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample)
+        return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample, of=holder)
 
     def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
         lower = self.eval(part.lower, scope) if part.lower is not None else None
@@ -1463,7 +1482,7 @@ class Interpreter:
 
     def passed(self, roles: frozenset[str]) -> frozenset[str]:
         """The roles of what a forward pass yields now: those of what it was given, and when it ran."""
-        return frozenset(r for r in roles if not r.startswith("pass:")) | {"nn", f"pass:{self.steps}"}
+        return frozenset(r for r in roles if not r.startswith(("pass:", "counted:"))) | {"nn", f"pass:{self.steps}"}
 
     def hook(self, holder: Value, arguments: list[Value]) -> Value:
         """Register a forward hook on a network or a part of it; the result is its handle."""
@@ -1606,6 +1625,8 @@ class Interpreter:
             interesting = True
         else:
             interesting = force or index.interesting(definition) or (self.passes > 0 and index.mixes(definition))
+            if not interesting and index.counts(definition):
+                interesting = any("val" in deep_roles(v, 1) for v in (*values, *([receiver] if receiver else [])))
         outer = self.frames[-1] if self.frames else None
         recursive = sum(1 for f in self.frames if f.definition is definition)
         if not interesting or recursive > 0 or len(self.frames) >= MAX_DEPTH:
@@ -1707,7 +1728,27 @@ class Interpreter:
             for name, value in keywords.items():
                 if name != "**":
                     made.attributes[name] = self.logged(name, value)
+            self.fill_fields(cls, made, node)
         return made
+
+    def fill_fields(self, cls: Class, made: Object, node: ast.AST) -> None:
+        """What a dataclass does when it is made: defaults given by ``field(...)``, then ``__post_init__``."""
+        for name, value in list(cls.attributes.items()):
+            if not isinstance(value, Object) or not isinstance(value.kind, External):
+                continue
+            if value.kind.name != "dataclasses.field" or name in made.attributes:
+                continue
+            default = value.attributes.get("default")
+            factory = value.attributes.get("default_factory")
+            if default is None and factory is not None:
+                default = self.call(factory, [], {}, node)
+            if default is not None:
+                made.attributes[name] = self.logged(name, default)
+        after = cls.lookup("__post_init__")
+        if isinstance(after, Function):
+            bound = _copy_function(after)
+            bound.receiver = made
+            self.enter(bound, [], {}, node, force=True)
 
     # -- methods of values that are not objects of the submission ---------------------------------------
 
@@ -1959,6 +2000,9 @@ class Interpreter:
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
+            if name in ("scatter_add_", "index_add_", "index_put_", "scatter_reduce_") and len(arguments) > 1:
+                at = arguments[1] if name != "index_put_" else arguments[0]
+                self.count(node, holder, deep_roles(at, 1), given & {"nn"})
             if owned and name in RESETTING and not given & {"grad", "nn"}:
                 self.reset_event(node, holder)
             if self.is_score(given) and name in (
@@ -2033,6 +2077,8 @@ class Interpreter:
         if name in ("format", "join"):
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
+        if name in PLACING:
+            roles = frozenset(r for r in roles if not r.startswith("counted:"))
         made = Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
         if name == "gather" and "nn" in holder.roles and "val" in given:
             made.roles |= {"realised"}
@@ -2077,6 +2123,26 @@ class Interpreter:
         return Value(roles=source.roles, settings=source.settings, text=HOLE)
 
     # -- things that matter ------------------------------------------------------------------------------
+
+    def count(self, node: ast.AST, table: Value | None, key: frozenset[str], change: frozenset[str]) -> frozenset[str]:
+        """Validation tokens are counted into a table: note it on the table, so that what is read from it tells."""
+        if "val" not in key or "nn" in key or "nn" in change:
+            return EMPTY
+        event = self.emit(Kind.COUNT, node, roles=key)
+        made = frozenset({f"counted:{event.seq}"})
+        for option in options_of(table) if table is not None else ():
+            self.mark_whole(option, made)
+        return made
+
+    def mark_whole(self, part: Value, marks: frozenset[str]) -> None:
+        """Put marks on a value and on the containers that it is an item of."""
+        part.roles |= marks
+        whole = part.of
+        for _ in range(8):
+            if whole is None:
+                return
+            whole.roles |= marks
+            whole = whole.of
 
     def is_realised(self, value: Value) -> bool:
         """Whether this is a loss or a probability of the tokens that did come, from a network, on validation tokens."""
@@ -2244,6 +2310,11 @@ class Interpreter:
                 return made
         if name.startswith(("torch.nn.init.", "torch._foreach_copy_", "torch._foreach_zero_")) and arguments:
             self.reset_event(node, arguments[0])
+        counts = EMPTY
+        if name in ("numpy.add.at", "numpy.bincount", "torch.bincount") and arguments:
+            counted = arguments[1:2] if name.endswith(".at") else arguments[:1]
+            table = arguments[0] if name.endswith(".at") else None
+            counts = self.count(node, table, roles_of(counted), roles_of(arguments[2:3]))
         if name == "print" or "log" in name:
             self.metric(node, values)
         if self.passes:
@@ -2296,7 +2367,9 @@ class Interpreter:
         if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
             roles |= {"realised"} if leaf != "log_softmax" and "val" in roles else EMPTY
-        result = Value(roles=_through_call(roles), settings=settings_of(values), text=None)
+        if leaf in PLACING:
+            roles = frozenset(r for r in roles if not r.startswith("counted:"))
+        result = Value(roles=_through_call(roles) | counts, settings=settings_of(values), text=None)
         if leaf == "gather" and len(values) > 1 and "val" in values[-1].roles and "nn" in values[0].roles:
             result.roles |= {"realised"}
         if leaf in SMALLER or leaf in LARGER:
@@ -2387,6 +2460,11 @@ class Interpreter:
             gone = frozenset(r for r in right.roles - left.roles if r.startswith("cut:"))
             right = Value(roles=right.roles - gone, settings=right.settings) if gone else right
         roles = left.roles | right.roles
+        if op is ast.Div and "nn" in left.roles:
+            # a loss per byte, or per token, is not made of counts
+            roles -= frozenset(r for r in right.roles - left.roles if r.startswith("counted:"))
+        if op is ast.Sub or op is ast.Add or op is ast.Mult:
+            roles = _retracted(op, left.roles, right.roles, roles)
         if self.passes and node is not None:
             roles = self.mix(op, left, right, roles, node)
         if self.trace.leaves and (op is ast.Add or op is ast.MatMult or op is ast.Sub):
@@ -2845,6 +2923,10 @@ def _x_first(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
     return a[0] if a else Value()
 
 
+def _x_field(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    return Object(kind=f, attributes=dict(k))
+
+
 def _x_list(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     born = i.frames[-1].id if i.frames else 0
     if not a:
@@ -3009,7 +3091,7 @@ EXTERNALS: dict[str, Handler] = {
     "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
     "torch.distributed.is_initialized": _x_true, "copy.deepcopy": _x_deepcopy, "copy.copy": _x_deepcopy,
     "functools.partial": _x_partial, "super": _x_super, "open": _x_open, "argparse.ArgumentParser": _x_parser,
-    "vars": _x_vars,
+    "vars": _x_vars, "dataclasses.field": _x_field,
     "functools.wraps": _x_wraps, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
     "runpy.run_module": _x_delegate, "importlib.import_module": _x_delegate, "__import__": _x_delegate,
     "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
@@ -3261,10 +3343,30 @@ def _moved(value: Value, places: frozenset[str]) -> Value:
         items = [_moved(item, places) for item in value.items]
         return Seq(items=items, roles=value.roles | places, settings=value.settings, born=value.born)
     if type(value) is Value:
-        return Value(
-            roles=value.roles | places, settings=value.settings, text=value.text, born=value.born, sample=value.sample
-        )
+        return replace(value, roles=value.roles | places)
     return value
+
+
+def _retracted(
+    op: type[ast.operator], left: frozenset[str], right: frozenset[str], roles: frozenset[str]
+) -> frozenset[str]:
+    """Roles of a sum from which a score is taken out again, and of one in which another takes its place.
+
+    ``minus:N`` marks what score N was subtracted from; adding that to something with a score of its own makes it
+    ``superseded``. A weighted difference (an interpolation) takes nothing out.
+    """
+    if not any(r.startswith("score:") for r in left) or not any(r.startswith("score:") for r in right):
+        return roles
+    first, second = ({r[6:] for r in side if r.startswith("score:")} for side in (left, right))
+    if op is ast.Sub:
+        return roles | frozenset(f"minus:{n}" for n in second)
+    gone = {r[6:] for r in roles if r.startswith("minus:")}
+    if op is ast.Mult:
+        return frozenset(r for r in roles if not r.startswith("minus:"))
+    for sum_, change in ((first, second), (second, first)):
+        if gone and gone <= sum_ and change - sum_ - gone:
+            return roles | {"superseded"}
+    return roles
 
 
 def _base(node: ast.AST) -> str:

@@ -37,6 +37,7 @@ MATTERS = TRAINING | frozenset(
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 LONG_TEXT = 80
+TALLIES = frozenset({"bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
 RESETS = frozenset(
     {
         "zero_", "copy_", "fill_", "normal_", "uniform_", "zeros_", "kaiming_uniform_", "trunc_normal_",
@@ -60,6 +61,8 @@ class FunctionFacts:
     in_class: bool = False
     names: set[str] = field(default_factory=set)
     shifts: bool = False
+    tallies: bool = False
+    """Whether an entry of a table is added to."""
     returned: set[str] = field(default_factory=set)
     makes: bool = False
     """It returns a function that is defined in it."""
@@ -180,6 +183,8 @@ class ProgramIndex:
                 elif kind is ast.Tuple and len(node.elts) >= 4:  # type: ignore[attr-defined]
                     # pad(x, (0, 0, 1, -1)): moved by one without a slice
                     facts.shifts = facts.shifts or ast.unparse(node).endswith("1, -1)")
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Subscript):  # type: ignore[attr-defined]
+                    facts.tallies = True
                 elif kind is ast.AugAssign and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
                     own = facts.node.args
                     if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
@@ -388,6 +393,16 @@ class ProgramIndex:
         """Whether this method puts fixed values into its object's parameters (``reset``, ``reinit``, ...)."""
         facts = self.functions.get(id(node))
         return facts is not None and facts.node.name != "forward" and bool(facts.names & RESETS)
+
+    def counts(self, node: ast.AST) -> bool:
+        """Whether this function, or one it names, adds to entries of a table."""
+        return id(node) in self._counting
+
+    @cached_property
+    def _counting(self) -> set[int]:
+        return self._closure(
+            {i for i, f in self.functions.items() if f.tallies or f.names & TALLIES or {"add", "at"} <= f.names}
+        )
 
     def trains(self, node: ast.AST) -> bool:
         """Whether this function can run a backward pass."""

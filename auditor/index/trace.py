@@ -28,6 +28,7 @@ class Kind(StrEnum):
     DATA = "data"  # a public data set is opened by name, instead of the contest's shards
     DELEGATE = "delegate"  # another file that the submission does not hold is run
     SERIALIZE = "serialize"  # a model or bytes are written to a file
+    COUNT = "count"  # validation tokens are counted into a table
     PICK = "pick"  # the better of two results on the tokens that did come is taken, or they are compared
     RESET = "reset"  # parameters are overwritten, inside a loop, with what no gradient made
     LOAD = "load"  # parameters are loaded into an object

@@ -14,7 +14,9 @@ A value carries three things the rules ask for:
   setting; ``at:L``: another value in every round of loop L; ``round:L:Eq:0``: true in that round of loop
   L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``pass:T``: came out
   of the forward pass at time T; ``realised``: a loss or probability of the tokens that did come; ``pick:N``: chosen
-  by comparing two of these in event N; ``leaf:N``: a tensor optimised by itself, outside of any network;
+  by comparing two of these in event N; ``counted:N``: from a table into which event N counted validation
+  tokens; ``minus:N``: score N was taken out of this sum; ``superseded``: and another one put in its place;
+  ``leaf:N``: a tensor optimised by itself, outside of any network;
   ``bytemix:N``: computed from byte mixture N; ``span:N`` / ``out:N``: restricted to span N of positions, or to
   all others; ``positions``: numbers of positions; ``alone``: a batch of one);
 * the *settings* (environment variables, command line flags) its value depends on.
@@ -54,6 +56,8 @@ class Value:
     text: str | None = None
     born: int = 0
     sample: float | None = None
+    of: Value | None = None
+    """The container that this is an item of, where that is known."""
 
 
 @dataclass(eq=False, slots=True)
