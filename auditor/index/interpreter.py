@@ -221,6 +221,7 @@ class Interpreter:
         self.guards: list[Guard] = []
         self.loops: list[Loop] = []
         self.returns: list[list[Value]] = []
+        self.outside = 0  # how many guards stand outside of the function being followed
         self.no_grad = 0
         self.tries = 0
         self.comprehensions = 0  # depth of comprehensions being evaluated
@@ -528,6 +529,11 @@ class Interpreter:
 
     def s_return(self, node: ast.Return, scope: Scope) -> str:
         value = self.eval(node.value, scope) if node.value is not None else Const(value=None)
+        if isinstance(value, Const):
+            # Which constant is returned depends on what the conditions in this function depend on.
+            decided = frozenset(s for g in self.guards[self.outside :] for s in g.settings if s[0] != "<")
+            if not decided <= value.settings:
+                value = Const(value=value.value, settings=value.settings | decided, roles=value.roles)
         if self.returns:
             self.returns[-1].append(value)
         return STOP
@@ -1650,6 +1656,7 @@ class Interpreter:
         saved = (self.program, self.index)
         self.program, self.index = function.program, index
         self.returns.append([])
+        outside, self.outside = self.outside, len(self.guards)
         quiet = 1 if "no_grad" in function.roles else 0
         self.no_grad += quiet
         try:
@@ -1669,6 +1676,7 @@ class Interpreter:
             self.no_grad -= quiet
             self.returns.pop()
             self.frames.pop()
+            self.outside = outside
             self.stack = stack
             self.program, self.index = saved
 

@@ -45,6 +45,7 @@ PROOFS = {
     "phase": "the whole set is scored again after a first pass scored and trained on it",
 }
 PROSE = re.compile(r"(?i)\btwo[- ]pass|\bsecond pass|\brescor|\bpass 2\b")
+SWITCH = re.compile(r"(?i)two_?pass|second_?pass|rescore")
 COUNTING = frozenset({"bincount", "scatter_add_", "index_add_"})
 
 
@@ -152,6 +153,20 @@ class TwoPassRescore(Rule):
 
     def _clean(self, reading: Reading) -> Finding:
         trace = reading.trace
+        off = sorted(
+            n for n, (_, _, v) in trace.defaults.items() if SWITCH.search(n) and v in ("0", "False", "false", "")
+        )
+        told = _told(reading, off) if off and not reading.run.claim_runs and not reading.run.claimed_launches else None
+        if told is not None:
+            return Finding(
+                Status.SUSPECT,
+                "The README tells of a second pass, the code holds a switch for one that is off by default, and neither"
+                " a log nor a launch command shows how it was set.",
+                Confidence.LOW,
+                (told, *reading.setting_evidence(off)),
+                (),
+                tuple(off),
+            )
         doubt = Confidence.LOW if trace.truncated or not reading.reported.scores else Confidence.HIGH
         counts = trace.of(Kind.COUNT)
         steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles]
