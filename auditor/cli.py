@@ -1,4 +1,4 @@
-"""The command line: ``auditor audit``, ``auditor rules`` and ``auditor schema``.
+"""The command line: ``auditor audit``, ``auditor rules``, ``auditor benchmark`` and ``auditor schema``.
 
 Heavy imports (libgit2, LibCST, pydantic) wait inside the commands, so that ``--help`` and a mistyped option
 answer at once.
@@ -223,6 +223,81 @@ def show(
 
 
 @app.command()
+def benchmark(
+    mirror: Annotated[
+        Path,
+        typer.Option(
+            envvar="AUDITOR_MIRROR",
+            help="A bare git repository with refs/pull/*/head.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ],
+    labels: Annotated[
+        list[Path],
+        typer.Option(help="Rulings or readings, as JSON lines; may be given several times.", metavar="FILE"),
+    ],
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this rule only; may be given several times.", metavar="SLUG", show_default=False),
+    ] = None,
+    strength: Annotated[
+        list[str] | None,
+        typer.Option(help="Only labels of this strength; may be given several times.", show_default=False),
+    ] = None,
+    adjudicated: Annotated[
+        Path | None,
+        typer.Option(
+            help="Our own readings where a label is wrong, as JSON lines.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    disagreements: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every disagreement to this file: the label beside the tool's evidence, as JSON lines.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Processes; 0 for one per processor.", min=0, metavar="N", show_default=False)
+    ] = 0,
+) -> None:
+    """Measure the rules against labelled submissions."""
+    from auditor import benchmark as bench
+    from reports.benchmark import render
+
+    slugs = _known_slugs(rule) if rule else tuple(_rules_by_slug())
+    if disagreements is not None:
+        _check_writable(disagreements)
+    rulings = adjudicated and bench.read_adjudications(adjudicated)
+    wanted = [label for path in labels for label in bench.read_labels(path)]
+    if strength:
+        told = sorted({label.strength for label in wanted})
+        if unknown := sorted(set(strength) - set(told)):
+            raise UsageError(
+                f"no label has the strength {_one_line(unknown[0])}: there are {', '.join(told) or 'none'}"
+            )
+        wanted = [label for label in wanted if label.strength in strength]
+    with _counting() as progress:
+        processes = jobs or os.cpu_count() or 1
+        done = bench.measure(mirror, wanted, slugs, adjudications=rulings or None, jobs=processes, progress=progress)
+    if disagreements is not None:
+        import json
+
+        rows = (json.dumps(row, sort_keys=True) + "\n" for row in bench.disagreements(done.judgements))
+        _write(disagreements, "".join(rows))
+    console = _stdout_console()
+    console.width = max(console.width, 140)  # a table is no use with its columns cut
+    with console.capture() as captured:
+        for part in render(done, adjudicated=adjudicated is not None):
+            console.print(part)
+    _emit(_trimmed(captured.get()))
+    if done.crashed:
+        raise UsageError(f"the tool failed on {len(done.crashed)} pull requests, which the table leaves out")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of --format json."""
     from auditor.schema import verdict_schema
@@ -256,6 +331,22 @@ def _progress() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as status:
         yield lambda message: status.update(Text(shorten(visible(message), 200)))
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that shows how much is done, and only if someone is watching."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("auditing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _render(verdict: Verdict, report_format: Format, *, to_terminal: bool, verbose: bool) -> str:
