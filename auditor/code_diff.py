@@ -67,7 +67,7 @@ def difference(first: str, first_tree: ast.Module, second: str, second_tree: ast
         if other is None or unit.text == other.text:
             continue
         a, b = _meaning(unit), _meaning(other)
-        if a == b:
+        if a == b or (_CONFIGURATION.search(name) and _unused_apart(unit, first, other, second)):
             continue
         if _meaning(unit, defaults=False) == _meaning(other, defaults=False):
             defaults.append(name)
@@ -83,6 +83,25 @@ def difference(first: str, first_tree: ast.Module, second: str, second_tree: ast
         if len(words & others) >= 0.9 * min(len(words), len(others)):
             return CodeDifference(units=every, minified=True)
     return CodeDifference(tuple(changed), only_first, only_second, tuple(defaults), every)
+
+
+def _unused_apart(unit: Unit, text: str, other: Unit, other_text: str) -> bool:
+    """Whether two configuration classes differ only in settings that their program names nowhere else."""
+    ours, theirs = _settings(unit), _settings(other)
+    if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
+        return False
+    apart = [(n, text) for n in ours.keys() - theirs.keys()] + [(n, other_text) for n in theirs.keys() - ours.keys()]
+    return "" not in (n for n, _ in apart) and all(len(re.findall(rf"\b{re.escape(n)}\b", t)) == 1 for n, t in apart)
+
+
+def _settings(unit: Unit) -> dict[str, str]:
+    """What each name of a configuration class is set to; under "" what isn't a plain setting."""
+    found: dict[str, str] = {}
+    for node in unit.nodes:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        name = target.id if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) else ""
+        found[name] = found.get(name, "") + _dump(node, True, True)
+    return found
 
 
 def _units(text: str, tree: ast.Module) -> Iterator[tuple[str, Unit]]:
@@ -136,7 +155,7 @@ def _dump(node: object, defaults: bool, configuration: bool) -> str:
             return ""  # a docstring
         if isinstance(called, ast.Call) and _PRINTS.search(_name(called.func)):
             return ""
-    elif isinstance(node, ast.Pass | ast.Import | ast.ImportFrom):
+    elif isinstance(node, ast.Pass | ast.Import | ast.ImportFrom) or _tries_import(node):
         return ""
     elif isinstance(node, ast.AnnAssign):
         if node.value is None:
@@ -150,6 +169,11 @@ def _dump(node: object, defaults: bool, configuration: bool) -> str:
         return f"Call({_name(node.func)},{_dump(node.args[:1], defaults, configuration)})"
     fields = (_dump(v, defaults, configuration) for f, v in ast.iter_fields(node) if f not in _SKIPPED)
     return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _tries_import(node: ast.AST) -> bool:
+    """An import that may fail, with what stands in for it."""
+    return isinstance(node, ast.Try) and all(isinstance(n, ast.Import | ast.ImportFrom) for n in node.body)
 
 
 def _default(node: ast.expr, dumped: str, defaults: bool, configuration: bool) -> str:

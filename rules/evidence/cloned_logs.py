@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 from auditor.logs import Metric, RunLog
 from auditor.logs.compare import Comparison, Measured, compare, measured, seeds_of, shared_times
+from auditor.logs.facts import final_metric
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -184,7 +185,7 @@ def _measured(run: RunLog) -> Iterator[Measured]:
 
 def _same_result(first: RunLog, second: RunLog, found: Comparison) -> Suspicion | None:
     """Two seeds with one result, to at least six decimals."""
-    ours, theirs = first.facts.final, second.facts.final
+    ours, theirs = final_metric(first.final_metrics), final_metric(second.final_metrics)
     if ours is None or theirs is None or ours.bpb_text != theirs.bpb_text or ours.label != theirs.label:
         return None
     if len(ours.bpb_text.partition(".")[2]) < 6 or (ours.loss_text or "") != (theirs.loss_text or ""):

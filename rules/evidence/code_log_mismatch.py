@@ -25,6 +25,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from auditor.code_diff import CodeDifference, Unit, code_lines, difference
 from auditor.logs import RunLog
@@ -112,7 +113,7 @@ def _judge(reading: Reading, source: Embedded) -> Finding | None:
     texts = [file.text.replace("\r\n", "\n") for _, file in scripts]
     if any(code_lines(text) == lines for text in texts):
         return None
-    program = _read(reading, source)
+    program = _read(source)
     if program is None or program.tree is None:
         return None  # cut off, or printed in pieces: nothing to compare as a whole
     entry = reading.entry
@@ -139,22 +140,25 @@ def _judge(reading: Reading, source: Embedded) -> Finding | None:
     return _mismatch(reading, source, program, told, shipped)
 
 
-def _read(reading: Reading, source: Embedded) -> Program | None:
+def _read(source: Embedded) -> Program | None:
     """The embedded text as a program, unpacked if it is packed; cut back to what is valid where its end is not code."""
     text = source.text
-    for _ in range(4):
+    for _ in range(3):
+        data = text.encode("utf-8", "replace")
+        program = read_program(SubmissionFile(source.run.file, len(data), Change.ADDED, partial(bytes, data)), {})
+        if program.problem != "broken-script":
+            return program
         try:
             ast.parse(text)
-            break
+            return None
         except SyntaxError as error:
             cut = (error.lineno or 1) - 1
-            if cut < 0.9 * text.count("\n"):
-                return None
-            text = "\n".join(text.split("\n")[:cut])
         except (ValueError, RecursionError, MemoryError):
             return None
-    data = text.encode("utf-8", "replace")
-    return read_program(SubmissionFile(source.run.file, len(data), Change.ADDED, lambda: data), {})
+        if cut < 0.9 * text.count("\n"):
+            return None
+        text = "\n".join(text.split("\n")[:cut])
+    return None
 
 
 def _only_unused(told: CodeDifference, program: Program, shipped: Program) -> bool:
@@ -222,29 +226,38 @@ def _line_of(program: Program, first: int, text: str) -> int:
 
 def _foreign_names(reading: Reading, runs: tuple[RunLog, ...]) -> Finding | None:
     """Names in a hyperparameter dump that the code does not hold, among names that it does."""
-    texts = [i.program.text for i in reading.opened()] + [f.text for f in reading.python_files.values()]
-    words = set().union(*(set(re.findall(r"\w+", t)) for t in texts))
-    lowered = {w.lower() for w in words}
+    used = set().union(*(facts.names for i in reading.opened() for facts in i.functions.values()))
+    texts: list[str] = []
+
+    def known(name: str) -> bool:
+        if name in used:
+            return True
+        if not texts:
+            texts.extend(i.program.text.lower() for i in reading.opened())
+            texts.extend(f.text.lower() for f in reading.python_files.values())
+        return any(name in text for text in texts)
+
     for run in runs[:MAX_LOGS]:
         lines = {v.line: n for n, v in run.hyperparameters.items() if _NAME.match(n)}
+        strange = {line: name for line, name in lines.items() if not known(name)}
         foreign = [
             (line, name)
-            for line, name in lines.items()
-            if name not in lowered
+            for line, name in strange.items()
             # within the dump: between two names that the code knows
-            and all(any(lines.get(line + d * k, "-") in lowered for k in (1, 2)) for d in (-1, 1))
+            if all(any(n in lines and n not in strange for n in (line + d, line + 2 * d)) for d in (-1, 1))
         ]
-        known = sum(name in lowered for name in lines.values())
-        if len(foreign) >= 2 and known >= 5 * len(foreign):
+        if len(foreign) >= 2 and len(lines) - len(strange) >= 5 * len(foreign):
             listed = ", ".join(name for _, name in foreign[:4])
             places = tuple(
                 reading.log_evidence(run.file, line, run.log.index.line(line), "a setting that the code does not know")
                 for line, _ in foreign[:4]
             )
+            if any("environ.items" in text or "dict(os.environ" in text for text in texts):
+                continue  # it prints whatever the environment holds
             return Finding(
-                Status.SUSPECT,
+                Status.ACTIVE,
                 f"The log's hyperparameter dump holds {len(foreign)} names that stand nowhere in the submitted code"
-                f" ({listed}): the run's own script would decide.",
+                f" ({listed}): another script wrote it.",
                 Confidence.MEDIUM,
                 places,
             )
@@ -330,6 +343,27 @@ def _edited(old: str, new: str) -> str:
     return _CODE.replace(old, new)
 
 
+_SETTINGS = (
+    "warmup_steps",
+    "head_dim",
+    "num_heads",
+    "mlp_mult",
+    "rope_base",
+    "logit_cap",
+    "grad_clip",
+    "ema_decay",
+) * 2
+
+
+def _dumped(extra: str) -> dict[str, str]:
+    """A log with a dump of settings; the script knows all of them but those in ``extra``, unless it names them."""
+    names = [f"{name}_{i // 8}" for i, name in enumerate(_SETTINGS)]
+    known = "\n\nclass Hyperparameters:\n" + "".join(f"    {n} = 1\n" for n in [*names, "warmup_steps", "head_dim"])
+    shown = [f"  {n}: 1\n" for n in names]
+    log = "Hyperparameters:\n" + "".join(shown[:8]) + extra + "".join(shown[8:]) + _OUTPUT
+    return {"train_gpt.py": _CODE + known, "submission.json": _JSON, "train_seed1.log": log}
+
+
 CodeLogMismatch.VIOLATION = (
     Example(
         "another optimiser",
@@ -341,8 +375,18 @@ CodeLogMismatch.VIOLATION = (
         _files(_edited("    train(model)\n", "    train(model)\n    train(model, 50)\n")),
         Status.ACTIVE,
     ),
+    Example(
+        "settings in the dump that the script does not know",
+        _dumped("  cache_buckets: 16384\n  cache_embed: True\n"),
+        Status.ACTIVE,
+    ),
 )
 CodeLogMismatch.LEGAL = (
+    Example(
+        "a dump of the settings that the script knows",
+        _dumped("  seed: 1\n  warmup_steps: 20\n  head_dim: 64\n"),
+        Status.CLEAN,
+    ),
     Example("the same script", _files(_CODE), Status.CLEAN),
     Example(
         "comments, annotations and a message",
