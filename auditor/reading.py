@@ -18,6 +18,7 @@ import brotli
 from auditor.index.adaptation import printed_scores
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex, makes_leaf
+from auditor.index.tables import Tables
 from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
 from auditor.index.values import HOLE
 from auditor.index.window_parameters import WindowParameters, latent_parameters, window_parameters
@@ -267,7 +268,7 @@ class Reading:
             if id(branch.node) in seen or not isinstance(branch.node, ast.If):
                 continue
             seen.add(id(branch.node))
-            texts = [t for t in _printed_in(branch.body) if _pattern(t) is not None]
+            texts = [t for t in printed_in(branch.body) if _pattern(t) is not None]
             own = [t for t in texts if not any(re.search(_pattern(t) or "", p.replace(HOLE, "")) for p in printed)]
             # Everything the branch prints must be there: a line of a hyperparameter dump can look like one message.
             if own and all(self._in_logs(t) for t in texts):
@@ -309,6 +310,13 @@ class Reading:
     def trace(self) -> Trace:
         """What happens under the effective configuration."""
         return self._chosen[1]
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The count tables that the reported figure depends on, and how they are read."""
+        reported = self.reported
+        starts = [*reported.scores[:8], *([reported.metric] if reported.metric is not None else [])]
+        return Tables(self.trace, self.opened(), starts)
 
     def switched_off(
         self,
@@ -762,7 +770,7 @@ def _pattern(text: str) -> str | None:
     return ".*?".join(re.escape(re.sub(r"\s+", " ", p)) for p in pieces).replace(r"\ ", r"\s+")
 
 
-def _printed_in(body: Sequence[ast.AST]) -> list[str]:
+def printed_in(body: Sequence[ast.AST]) -> list[str]:
     """The texts that statements print or log themselves, with holes; functions they call are not entered."""
     found: list[str] = []
     for statement in body:

@@ -22,7 +22,20 @@ from typing import Any, Protocol
 
 from auditor.index.byte_mixtures import ByteMixture
 from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
-from auditor.index.trace import CallFrame, Event, Guard, Kind, Leaf, Loop, Resume, SkippedBranch, Span, Trace
+from auditor.index.trace import (
+    Callee,
+    Caller,
+    CallFrame,
+    Event,
+    Guard,
+    Kind,
+    Leaf,
+    Loop,
+    Resume,
+    SkippedBranch,
+    Span,
+    Trace,
+)
 from auditor.index.values import (
     EMPTY,
     HOLE,
@@ -1095,7 +1108,11 @@ class Interpreter:
         if isinstance(holder, Object):
             self.touch(holder)
             if name in holder.attributes:
-                return holder.attributes[name]
+                held = holder.attributes[name]
+                if name in self.index.counters and isinstance(held, Const) and type(held.value) in (int, float):
+                    # Loop bodies are visited once: a counter is not the number it starts with.
+                    return Value(roles=held.roles | {"count"}, settings=held.settings, born=held.born)
+                return held
             if isinstance(holder.kind, Class):
                 found = holder.kind.lookup(name)
                 if isinstance(found, Function):
@@ -1453,7 +1470,7 @@ class Interpreter:
 
     def network(self, function: Function, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """A forward pass: not entered (unless it trains), but noted with what it is given."""
-        self.trace.called.add(id(function.node))
+        self.note_call(function, node)
         receiver = function.receiver
         values = [*arguments, *keywords.values()]
         roles = roles_of(values)
@@ -1608,6 +1625,17 @@ class Interpreter:
     def index_of(self, function: Function) -> ProgramIndex:
         return self.indexes.get(id(function.program), self.entry)
 
+    def note_call(self, function: Function, node: ast.AST) -> None:
+        """Record that the call ``node`` leads to ``function``: what reads the code itself resolves calls by this."""
+        trace, definition = self.trace, function.node
+        trace.called.add(id(definition))
+        known = trace.calls.setdefault(id(node), {})
+        if id(definition) not in known:
+            owner = function.owner.node if function.owner is not None else None
+            known[id(definition)] = Callee(definition, function.program, owner)
+            outer = self.frames[-1].definition if self.frames else None
+            trace.callers.setdefault(id(definition), {})[id(node)] = Caller(node, outer, self.program)
+
     def enter(
         self,
         function: Function,
@@ -1626,7 +1654,7 @@ class Interpreter:
             name = getattr(definition, "name", "")
             if name != "__init__" and not index.trains(definition):
                 return self.network(function, arguments, keywords, node)
-        self.trace.called.add(id(definition))
+        self.note_call(function, node)
         if isinstance(definition, ast.Lambda):
             interesting = True
         else:

@@ -21,6 +21,9 @@ from auditor.unpack.walk import FIELDS
 if TYPE_CHECKING:
     from auditor.index.interpreter import Scope
 
+COUNTS_UP = "[] += constant"
+"""Stands among the names of a function that adds a constant to entries of a container."""
+
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 # A function is entered when it, or anything it names, touches one of these: training, data files, configuration,
@@ -128,6 +131,8 @@ class ProgramIndex:
         self.classes: list[ast.ClassDef] = []
         self.texts: list[ast.Constant] = []
         """String constants long enough to hold code of another language."""
+        self.counters: set[str] = set()
+        """Attributes that are added to somewhere (``self.seen += n``): what they start with decides nothing."""
         if program.tree is not None:
             self._collect(program.tree)
 
@@ -178,13 +183,25 @@ class ProgramIndex:
                         facts.names.add(node.arg)  # type: ignore[attr-defined]
                 elif kind is ast.Return and isinstance(node.value, ast.Name):  # type: ignore[attr-defined]
                     facts.returned.add(node.value.id)  # type: ignore[attr-defined]
+                elif kind is ast.Assign and isinstance(node.targets[0], ast.Subscript):  # type: ignore[attr-defined]
+                    value = node.value  # type: ignore[attr-defined]
+                    key = node.targets[0].slice  # type: ignore[attr-defined]
+                    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+                        added = value.right.value if isinstance(value.right, ast.Constant) else None
+                        if isinstance(added, (int, float)) and not isinstance(key, ast.Constant):
+                            facts.names.add(COUNTS_UP)
                 elif kind is ast.Slice:
                     facts.shifts = facts.shifts or is_all_but_last(node)  # type: ignore[arg-type]
                 elif kind is ast.Tuple and len(node.elts) >= 4:  # type: ignore[attr-defined]
                     # pad(x, (0, 0, 1, -1)): moved by one without a slice
                     facts.shifts = facts.shifts or ast.unparse(node).endswith("1, -1)")
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Attribute):  # type: ignore[attr-defined]
+                    self.counters.add(node.target.attr)  # type: ignore[attr-defined]
                 elif kind is ast.AugAssign and isinstance(node.target, ast.Subscript):  # type: ignore[attr-defined]
                     facts.tallies = True
+                    key = node.target.slice  # type: ignore[attr-defined]
+                    if isinstance(node.value, ast.Constant) and not isinstance(key, ast.Constant):  # type: ignore[attr-defined]
+                        facts.names.add(COUNTS_UP)
                 elif kind is ast.AugAssign and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
                     own = facts.node.args
                     if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]

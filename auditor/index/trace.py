@@ -127,6 +127,24 @@ class Resume:
     forward_pass: int
 
 
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A function that a call leads to, with the class it is a method of."""
+
+    definition: ast.AST
+    program: Program
+    owner: ast.ClassDef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A call that leads to a function, with the function it stands in (None: the module itself)."""
+
+    call: ast.AST
+    definition: ast.AST | None
+    program: Program
+
+
 @dataclass(slots=True)
 class SkippedBranch:
     """A branch that the effective configuration switches off; ``negated``: taken when the condition is false."""
@@ -198,6 +216,10 @@ class Trace:
     skipped: list[SkippedBranch] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
     """ids of the AST nodes of all functions that were entered or applied as a network."""
+    calls: dict[int, dict[int, Callee]] = field(default_factory=dict)
+    """id of a call's AST node → the submission's functions it leads to, by the id of their node."""
+    callers: dict[int, dict[int, Caller]] = field(default_factory=dict)
+    """id of a function's AST node → the calls that lead to it, by the id of their node."""
     touches: dict[int, dict[int, tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
     """object serial → call id → (time, call ids on the stack) of the last use in that call."""
     parents: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,581 @@
+"""Count tables and caches: what they are read with, and whether that depends on the token being scored.
+
+An n-gram cache is a table that the evaluation fills with counts of what it has seen and reads to adjust the model's
+probabilities. Whether that is legal turns on the key of the read: a hash of the context alone selects a row, which can
+be turned into a distribution over the vocabulary; a hash into which the realised target goes yields a number for that
+token only. This module finds the tables, the reads that the reported figure is computed from, the stored tokens
+(*atoms*) that each key is made of, the probabilities formed from two reads, and the conditions on them. The walking is
+done by :mod:`auditor.index.flow`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from auditor.index.flow import (
+    CONVERSIONS,
+    FUNCTIONS_AND_CLASSES,
+    WRAPPERS,
+    Access,
+    Flow,
+    Item,
+    Root,
+    Site,
+    is_access,
+    is_module,
+    leaf_name,
+)
+from auditor.index.program_index import COUNTS_UP, ProgramIndex
+from auditor.index.trace import Event, Trace
+
+# A program none of whose functions names one of these has no counting table: the walk is not even started.
+COUNTING = frozenset({COUNTS_UP, "at", "bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
+# What a function that turns counts into a probability names: a table write, or the cap of one count by another.
+COUNTS_OR_CAPS = COUNTING | {"minimum", "maximum", "clamp", "clip", "clamp_min"}
+MIXING_OPERATORS = (ast.BitXor, ast.Mod, ast.BitAnd, ast.LShift, ast.RShift)
+MIXING_CALLS = frozenset(
+    {"bitwise_xor", "remainder", "fmod", "mod", "hash", "bitwise_and", "bitwise_xor_", "remainder_", "xor"}
+)
+DIVISIONS = frozenset({"div", "divide", "true_divide", "div_"})
+GATHERS = frozenset({"gather", "index_select", "take", "take_along_dim", "take_along_axis"})
+PICKS = frozenset({"nonzero", "where", "flatnonzero", "argwhere", "isin"})
+PIECES = frozenset({"cat", "concatenate", "stack", "zip", "enumerate", "get", "pop", "items", "values", "narrow"})
+NOT_DATA = frozenset(
+    {
+        "arange", "zeros", "ones", "empty", "full", "len", "range", "zeros_like", "ones_like", "empty_like",
+        "full_like", "size", "numel", "isinstance", "Counter", "defaultdict", "dict", "set", "perf_counter", "device",
+        "hasattr",
+    }
+)  # fmt: skip
+FILES = frozenset({"fromfile", "memmap", "load", "frombuffer", "read_bytes", "read"})
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """One access to stored tokens: where they come from, and the subscripts on the way to them."""
+
+    source: str
+    subscripts: tuple[str, ...] = ()
+    computed: bool = False
+
+    def at(self, index: str) -> Atom:
+        """This access, seen through one more subscript."""
+        if self.computed or index in self.subscripts or len(self.subscripts) >= 8:
+            return self
+        return Atom(self.source, (*self.subscripts, index))
+
+    def result(self) -> Atom:
+        """This access, once something was calculated from it: further subscripts pick results, not tokens."""
+        return self if self.computed else Atom(self.source, self.subscripts, True)
+
+
+NOTHING: frozenset[Atom] = frozenset()
+MAX_PARTS = 4_000
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One read of a count table."""
+
+    node: ast.expr
+    site: Site
+    access: Access
+
+    @property
+    def root(self) -> Root:
+        return self.access.root
+
+
+class Form(StrEnum):
+    """How the token by which the upper count is more specific enters its address."""
+
+    HASHED = "hashed"
+    """Through a hash, a mask or a modulus, together with the context: the entry is shared with other tokens."""
+    COLUMN = "column"
+    """As an index of its own: one entry of a row that holds a count for each token."""
+    ROW = "row"
+    """As :attr:`COLUMN`, and divided by the sum of that very row."""
+    FOREIGN = "foreign"
+    """One entry of a row gathered by hashing every token of the vocabulary, divided by another table's count."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ratio:
+    """A probability formed as one count over another: ``pairs[key] / contexts[key]``."""
+
+    node: ast.expr
+    site: Site
+    numerator: Read
+    denominator: Read
+    extra: frozenset[Atom]
+    form: Form
+    key: Item
+    """The part of the upper key that holds the token, and for hashed ones the place where it is mixed in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A condition on the count of the realised token: it decides whether, or with which weight, the blend applies."""
+
+    node: ast.expr
+    site: Site
+    ratio: Ratio
+
+
+@dataclass(eq=False)
+class Tables:
+    """The count tables of one trace, as far as the events in ``starts`` depend on them."""
+
+    trace: Trace
+    indexes: Sequence[ProgramIndex]
+    starts: Sequence[Event]
+    """The events that the reported figure comes from: additions to its sum, and its print."""
+    _atoms: dict[Mark, frozenset[Atom]] = field(default_factory=dict)
+
+    @cached_property
+    def possible(self) -> bool:
+        """Whether any function that ran names what a counting table needs."""
+        called = self.trace.called
+        return any(
+            facts.names & COUNTING for index in self.indexes for i, facts in index.functions.items() if i in called
+        )
+
+    @cached_property
+    def present(self) -> bool:
+        """Whether any function, reached or not, writes to a table by adding to its entries."""
+        return any(f.names & COUNTING for i in self.indexes for f in i.functions.values())
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The walk over this trace, without the branches that the configuration leaves out."""
+        made = Flow(self.trace, self.indexes)
+        for event in self.starts:
+            made.leave_out(event)
+        return made
+
+    # -- tables ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def counted(self) -> dict[Root, list[tuple[ast.AST, ast.expr | None, Site]]]:
+        """Containers to whose entries something is added at run time: each place, with the key there."""
+        found: dict[Root, list[tuple[ast.AST, ast.expr | None, Site]]] = {}
+        for index in self.indexes:
+            bodies: list[ast.AST] = [f.node for f in index.functions.values() if f.names & COUNTING]
+            tree = index.program.tree
+            if tree is not None:
+                bodies += [s for s in tree.body if not isinstance(s, FUNCTIONS_AND_CLASSES)]
+            for body in bodies:
+                whole = body if isinstance(body, FUNCTIONS_AND_CLASSES) else tree
+                site = self.flow.site(whole, index.program) if whole is not None else None
+                for node, base, key in _counting_writes(body) if site is not None else ():
+                    for access in self.flow.accesses(base, site):  # type: ignore[arg-type]
+                        found.setdefault(access.root, []).append((node, key, site))  # type: ignore[arg-type]
+        return found
+
+    # -- what the figure is computed from ----------------------------------------------------------------
+
+    @cached_property
+    def behind(self) -> list[Item]:
+        """Everything the reported figure is computed from, short of what happens inside networks."""
+        start: list[Item] = []
+        for event in self.starts:
+            site = self.flow.site_of(event)
+            start += [Item(e, site) for e in _terms(event.node)]
+        return list(self.flow.walk(start, enter=self.outside_networks))
+
+    def outside_networks(self, item: Item) -> bool:
+        """Whether an expression is anything but the application of a network."""
+        if not isinstance(item.node, ast.Call):
+            return True
+        for callee in self.trace.calls.get(id(item.node), {}).values():
+            if callee.owner is not None and any(ast.unparse(b).endswith("Module") for b in callee.owner.bases):
+                return False
+        return True
+
+    def reads_in(self, start: Iterable[Item], limit: int = 400) -> list[Read]:
+        """The table reads that ``start`` is computed from, without going behind them."""
+        found: list[Read] = []
+        for item in self.flow.walk(start, enter=lambda i: not self._reads(i) and self.outside_networks(i), limit=limit):
+            found += self._reads(item)
+        return found
+
+    def _reads(self, item: Item) -> list[Read]:
+        node = item.node
+        if not is_access(node) and not (isinstance(node, ast.Call) and leaf_name(node) in GATHERS):
+            return []
+        return [
+            Read(node, item.site, a)
+            for a in self.flow.accesses(node, item.site)
+            if a.keys and a.root in self.counted and any(k.node is not None for k in a.keys)
+        ]
+
+    @cached_property
+    def reads(self) -> list[Read]:
+        """The table reads behind the reported figure."""
+        if not self.possible or not self.counted:
+            return []
+        return [r for item in self.behind for r in self._reads(item)]
+
+    @cached_property
+    def ratios(self) -> list[Ratio]:
+        """Counts divided by counts behind the reported figure, where the upper key holds a token more."""
+        return self._ratios_in(self.behind) if self.reads else []
+
+    @cached_property
+    def elsewhere(self) -> list[Ratio]:
+        """Such probabilities in code that the reported figure does not depend on: other evaluations, code left out."""
+        here = {id(r.node) for r in self.ratios}
+        whole = Tables(self.trace, self.indexes, ())  # with the branches that the configuration leaves out
+        found: list[Ratio] = []
+        roots = {r.name for r in whole.counted}
+        for index in self.indexes if roots else ():
+            for facts in index.functions.values():
+                if not facts.names & roots or not facts.names & COUNTS_OR_CAPS:
+                    continue
+                site = whole.flow.site(facts.node, index.program)
+                nodes = [n for n in ast.walk(facts.node) if isinstance(n, (ast.BinOp, ast.Call)) and id(n) not in here]
+                found += whole._ratios_in([Item(n, site) for n in nodes if _division(n) is not None])
+        return found
+
+    def _ratios_in(self, items: Iterable[Item]) -> list[Ratio]:
+        found: list[Ratio] = []
+        for item in items:
+            sides = _division(item.node)
+            if sides is None:
+                continue
+            upper = self.reads_in([Item(sides[0], item.site)])
+            lower = self.reads_in([Item(sides[1], item.site)]) if upper else []
+            for numerator in upper:
+                for denominator in lower:
+                    ratio = self._ratio(Item(item.node, item.site), sides[1], numerator, denominator)
+                    if ratio is not None:
+                        found.append(ratio)
+        return found
+
+    def _ratio(self, item: Item, below: ast.expr, numerator: Read, denominator: Read) -> Ratio | None:
+        if numerator.node is denominator.node:
+            return None
+        keys = self.keys(numerator)
+        known = frozenset(a for k in self.keys(denominator) for a in self.atoms(k))
+        for key in reversed(keys):
+            extra = self.atoms(key) - known
+            if not extra:
+                continue
+            mixed = self.mixed(key, extra)
+            form, place = Form.HASHED, mixed or key
+            if mixed is None:
+                form = Form.COLUMN
+                if self._sums_row(below, item.site, numerator):
+                    form = Form.ROW
+                elif any(self._enumerates(k) for k in keys):
+                    form = Form.FOREIGN
+            return Ratio(item.node, item.site, numerator, denominator, extra, form, place)
+        return None
+
+    def _sums_row(self, below: ast.expr, site: Site, numerator: Read) -> bool:
+        """Whether the denominator is a sum over the row that the numerator is one entry of."""
+        row = [ast.unparse(k.node) for k in self.keys(numerator)[:-1]]
+        for item in self.flow.walk([Item(below, site)], limit=200):
+            if not isinstance(item.node, ast.Call) or leaf_name(item.node) != "sum":
+                continue
+            func = item.node.func
+            inner = func.value if isinstance(func, ast.Attribute) and not is_module(func.value) else None
+            if inner is None and item.node.args:
+                inner = item.node.args[0]
+            if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "values":
+                inner = inner.func.value
+            for access in self.flow.accesses(inner, item.site) if inner is not None else ():
+                if access.root == numerator.root and [ast.unparse(k.node) for k in access.keys] == row:
+                    return True
+        return False
+
+    def _enumerates(self, key: Item) -> bool:
+        """Whether a key runs over the vocabulary and mixes that into a hash."""
+        items = list(self.values(key))
+        ranges = any(isinstance(i.node, ast.Call) and leaf_name(i.node) in ("arange", "range") for i in items)
+        return ranges and any(_mixes(i.node) for i in items)
+
+    def values(self, start: Item, limit: int = 300) -> Iterator[Item]:
+        """What a value is calculated from, leaving out the positions at which arrays are read or written."""
+        todo, seen, place = [start], set[Mark](), 0
+        while place < len(todo) and place < limit:
+            item = todo[place]
+            place += 1
+            mark = _mark(item)
+            if mark in seen:
+                continue
+            seen.add(mark)
+            yield item
+            if isinstance(item.node, ast.Call) and leaf_name(item.node) in NOT_DATA | FILES:
+                continue
+            if isinstance(item.node, ast.Subscript):
+                todo += [s for s in self.flow.step(item) if s.node is item.node.value]
+            else:
+                todo += self._contents(item) if isinstance(item.node, ast.Name) else self.flow.step(item)
+
+    def _contents(self, item: Item) -> list[Item]:
+        """What a variable holds, without the places at which it was put there."""
+        if not isinstance(item.node, ast.Name):
+            return []
+        known = self.flow.definitions(item.site.body).names.get(item.node.id, ())
+        places = {id(d.key) for d in known if d.key is not None}
+        return [s for s in self.flow.step(item) if id(s.node) not in places]
+
+    # -- conditions --------------------------------------------------------------------------------------
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        """Conditions on the realised token's own count that decide over the blend."""
+        found: list[Gate] = []
+        ratios = [r for r in self.ratios if r.form is not Form.FOREIGN]
+        if not ratios:
+            return found
+        behind = {id(i.node) for i in self.behind}
+        sites: dict[tuple[int, int, int], Site] = {}
+        for item in self.behind:
+            sites.setdefault(item.site.key, item.site)
+            if isinstance(item.node, ast.Compare):
+                found += self._gate(item.node, item.site, ratios)
+        seen: set[int] = set()
+        for site in sites.values():
+            if id(site.body) in seen or not isinstance(site.body, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            seen.add(id(site.body))
+            for node in ast.walk(site.body):
+                if isinstance(node, ast.If) and _steers(node, behind):
+                    for part in ast.walk(node.test):
+                        if isinstance(part, ast.Compare):
+                            found += self._gate(part, site, ratios)
+        return found
+
+    def _gate(self, node: ast.Compare, site: Site, ratios: Sequence[Ratio]) -> list[Gate]:
+        if len(node.ops) != 1:
+            return []
+        left, right = node.left, node.comparators[0]
+        if isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            held = self.atoms(Item(left, site))
+            for ratio in ratios:
+                row = ratio.numerator.access.keys[:-1]
+                for access in self.flow.accesses(right, site):
+                    if access.root == ratio.numerator.root and len(access.keys) == len(row) and held & ratio.extra:
+                        return [Gate(node, site, ratio)]
+            return []
+        if not isinstance(right, ast.Constant):
+            return []
+        for access in self.flow.accesses(left, site):
+            read = Read(left, site, access)
+            for ratio in ratios:
+                same = access.root == ratio.numerator.root and len(self.keys(read)) >= len(self.keys(ratio.numerator))
+                if same and self.atoms_of(read) & ratio.extra:
+                    return [Gate(node, site, ratio)]
+        return []
+
+    def atoms_of(self, read: Read) -> frozenset[Atom]:
+        """The stored tokens that a read is addressed with."""
+        return frozenset(a for k in self.keys(read) for a in self.atoms(k))
+
+    # -- keys --------------------------------------------------------------------------------------------
+
+    def keys(self, read: Read) -> list[Item]:
+        """What a read is addressed with, without the masks that only pick rows of the answer."""
+        return [k for k in read.access.keys if not self._is_mask(k)]
+
+    def _is_mask(self, key: Item, depth: int = 0) -> bool:
+        node = key.node
+        if isinstance(node, (ast.Compare, ast.BoolOp)):
+            return True
+        if depth > 6:
+            return False
+        if isinstance(node, ast.BinOp):
+            if not isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+                return False
+            return any(self._is_mask(Item(side, key.site), depth + 1) for side in (node.left, node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert):
+            return self._is_mask(Item(node.operand, key.site), depth + 1)
+        if isinstance(node, ast.Call) and leaf_name(node) in PICKS:
+            return True
+        if isinstance(node, (ast.Name, ast.Subscript)):
+            steps = self.flow.step(key)
+            if isinstance(node, ast.Subscript):
+                steps = [i for i in steps if i.node is node.value]
+            return any(self._is_mask(i, depth + 1) for i in steps)
+        return False
+
+    def mixed(self, key: Item, extra: frozenset[Atom]) -> Item | None:
+        """Where one of these tokens goes through a hash, a mask or a modulus on the way to the key."""
+        bare = {(a.source, a.subscripts) for a in extra}
+        for item in self.flow.walk([key], limit=400):
+            if _mixes(item.node) and any((a.source, a.subscripts) in bare for a in self.atoms(item)):
+                return item
+        return None
+
+    def atoms(self, item: Item) -> frozenset[Atom]:
+        """The accesses to stored tokens that a value is made of."""
+        start = _mark(item)
+        if start in self._atoms:
+            return self._atoms[start]
+        # Values may be computed from themselves (a running hash): the sets grow until nothing changes any more.
+        parts: dict[Mark, list[tuple[Mark, str | None]]] = {}
+        found: dict[Mark, frozenset[Atom]] = {}
+        todo = [item]
+        while todo:
+            here = todo.pop()
+            mark = _mark(here)
+            if mark in parts or mark in self._atoms:
+                continue
+            own, below = self._parts_of(here) if len(parts) < MAX_PARTS else (NOTHING, [])
+            found[mark] = own
+            parts[mark] = [(_mark(i), how) for i, how in below]
+            todo += [i for i, _ in below]
+        order = list(reversed(parts))
+        changed = True
+        while changed:
+            changed = False
+            for mark in order:
+                made = set(found[mark])
+                for inner, how in parts[mark]:
+                    below_it = self._atoms.get(inner) or found.get(inner, NOTHING)
+                    made.update(below_it if how is None else (_through(a, how) for a in below_it))
+                if len(made) > len(found[mark]):
+                    found[mark] = frozenset(made)
+                    changed = True
+        self._atoms.update(found)
+        return found[start]
+
+    def _parts_of(self, item: Item) -> tuple[frozenset[Atom], list[tuple[Item, str | None]]]:
+        """Stored tokens that an expression reads itself, and what else it is made of: with a subscript, or COMPUTED."""
+        node, site = item.node, item.site
+        flow = self.flow
+        how: str | None = None
+        if isinstance(node, ast.Constant):
+            return NOTHING, []
+        if isinstance(node, ast.Subscript):
+            text = ast.unparse(node.slice)
+            inner: list[tuple[Item, str | None]] = [(i, text) for i in flow.step(item) if i.node is node.value]
+            index = Item(node.slice, site)
+            return NOTHING, inner if isinstance(node.slice, ast.Slice) or self._is_mask(index) else [
+                *inner,
+                (index, None),
+            ]
+        if isinstance(node, ast.Name):
+            made = self._contents(item)
+            if not made and node.id != "self" and node.id in flow.definitions(site.body).parameters:
+                return frozenset({Atom(f"{getattr(site.body, 'name', '')}.{node.id}")}), []
+            return NOTHING, [(i, None) for i in made]
+        if isinstance(node, ast.Call):
+            inside = flow.callees(node, site)
+            leaf = leaf_name(node)
+            if not inside and leaf in NOT_DATA:
+                return NOTHING, []
+            if not inside and leaf in FILES:
+                return frozenset({Atom(leaf)}), []
+            if not self.outside_networks(item):
+                return NOTHING, []
+            if not (inside or leaf in WRAPPERS or leaf in CONVERSIONS or leaf in PIECES):
+                how = COMPUTED
+        elif isinstance(node, (ast.BinOp, ast.Compare, ast.UnaryOp, ast.BoolOp)):
+            how = COMPUTED
+        return NOTHING, [(i, how) for i in flow.step(item)]
+
+
+Mark = tuple[int, tuple[int, int, int], tuple[int, ...]]
+COMPUTED = ""
+
+
+def _mark(item: Item) -> Mark:
+    return id(item.node), item.site.key, item.path
+
+
+def _through(atom: Atom, how: str) -> Atom:
+    return atom.result() if how == COMPUTED else atom.at(how)
+
+
+def _mixes(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, MIXING_OPERATORS)
+    return isinstance(node, ast.Call) and leaf_name(node) in MIXING_CALLS
+
+
+def _division(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    """Both sides of a division: ``a / b``, ``np.divide(a, b)``, ``a.div(b)``."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.left, node.right
+    if isinstance(node, ast.Call) and leaf_name(node) in DIVISIONS and isinstance(node.func, ast.Attribute):
+        if is_module(node.func.value):
+            return (node.args[0], node.args[1]) if len(node.args) > 1 else None
+        return (node.func.value, node.args[0]) if node.args else None
+    return None
+
+
+def _steers(node: ast.If, behind: set[int]) -> bool:
+    """Whether a condition decides over something in ``behind``: in its branch, or by leaving before the rest."""
+    if any(isinstance(s, (ast.Continue, ast.Return, ast.Break)) for s in node.body):
+        return True
+    return any(id(part) in behind for s in (*node.body, *node.orelse) for part in ast.walk(s))
+
+
+def _terms(node: ast.AST) -> list[ast.expr]:
+    """The terms that a score event adds to the reported sum, or a metric event prints."""
+    if isinstance(node, (ast.AugAssign, ast.Assign)):
+        return [node.value]
+    if isinstance(node, ast.Call):
+        return [*node.args, *(k.value for k in node.keywords)]
+    return [node] if isinstance(node, ast.expr) else []
+
+
+def _adds_to(target: ast.Subscript, value: ast.expr) -> bool:
+    """Whether an entry is set to itself and something more: ``d[t] = d.get(t, 0) + 1``."""
+    holder = ast.unparse(target.value)
+    for node in ast.walk(value):
+        if isinstance(node, ast.Attribute) and node.attr == "bincount":
+            return True
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            if isinstance(node.right, (ast.JoinedStr, ast.Constant)) and not _is_number(node.right):
+                continue
+            for side in (node.left, node.right):
+                if isinstance(side, ast.Subscript) and ast.unparse(side.value) == holder:
+                    return True
+                if isinstance(side, ast.Call) and ast.unparse(side.func) == f"{holder}.get":
+                    return True
+    return False
+
+
+def _is_number(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
+
+
+def _counting_writes(body: ast.AST) -> list[tuple[ast.AST, ast.expr, ast.expr | None]]:
+    """Statements that add to entries of a container, each with the expressions of container and key."""
+    found: list[tuple[ast.AST, ast.expr, ast.expr | None]] = []
+    nodes = list(ast.walk(body))
+    histograms: dict[str, ast.Call] = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            for part in ast.walk(node.value):
+                if isinstance(part, ast.Call) and leaf_name(part) == "bincount":
+                    histograms[node.targets[0].id] = part
+    for node in nodes:
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+            counts = [n for n in ast.walk(node.value) if isinstance(n, ast.Call) and leaf_name(n) == "bincount"]
+            counts += [histograms[n.id] for n in ast.walk(node.value) if isinstance(n, ast.Name) and n.id in histograms]
+            if counts:
+                found.append((node, node.target, counts[0].args[0] if counts[0].args else None))
+            elif isinstance(node.target, ast.Subscript) and not isinstance(node.target.slice, ast.Constant):
+                found.append((node, node.target.value, node.target.slice))
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target = node.targets[0]
+            if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                continue
+            if isinstance(target, ast.Subscript) and _adds_to(target, node.value):
+                found.append((node, target.value, target.slice))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name, holder = node.func.attr, node.func.value
+            if name == "at" and isinstance(holder, ast.Attribute) and holder.attr == "add" and len(node.args) > 1:
+                found.append((node, node.args[0], node.args[1]))
+            elif name in ("scatter_add_", "index_add_", "index_put_") and not is_module(holder) and node.args:
+                found.append((node, holder, node.args[1] if len(node.args) > 1 else node.args[0]))
+    return found

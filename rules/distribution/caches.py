@@ -1,0 +1,105 @@
+"""What the rules about caches have in common: the evidence of one probability, and code that is not reached."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from auditor.index.tables import Form, Ratio
+from auditor.index.trace import SkippedBranch
+from auditor.reading import Reading, printed_in, prints
+from auditor.verdict import Confidence, Evidence, Status
+from rules.base import Finding
+
+
+def ratio_evidence(reading: Reading, ratio: Ratio) -> tuple[Evidence, ...]:
+    """The places that make up one probability: its key, both reads, the quotient, and where the score is kept."""
+    key = ratio.key
+    what = "the token being scored goes into the key" if ratio.form is Form.HASHED else "the token is an index here"
+    upper, lower = ratio.numerator, ratio.denominator
+    found = [
+        reading.evidence(key.site.program, key.node, what),
+        reading.evidence(upper.site.program, upper.access.keys[0].node, "counts of context and token, read"),
+        reading.evidence(lower.site.program, lower.access.keys[0].node, "counts of the context, read"),
+        reading.evidence(ratio.site.program, ratio.node, "a probability for this token alone"),
+    ]
+    first = reading.reported.first_score()
+    if first is not None:
+        found.append(reading.at(first, "scored here"))
+    return tuple(found)
+
+
+def not_reported(reading: Reading, ratio: Ratio, what: str) -> Finding:
+    """What to say of a pattern that stands in the code but that the reported figure does not depend on."""
+    body = ratio.site.body
+    name = getattr(body, "name", "<module>")
+    evidence = ratio_evidence(reading, ratio)[:4]
+    branches = branches_left_out(reading, name, ratio.node)
+    settings = sorted({s for b in branches for s in b.settings if not s.startswith("<")})
+    line = _printed_by(reading, branches)
+    if line is not None:
+        return Finding(
+            Status.ACTIVE,
+            f"{name} has {what}; no file says that it was switched on, but the claimed figure's own log line is one"
+            " that only this branch prints.",
+            Confidence.MEDIUM,
+            (*evidence, line, *reading.setting_evidence(settings)),
+            (),
+            tuple(settings),
+        )
+    if id(body) not in reading.trace.called or settings:
+        told = f" ({', '.join(settings[:3])})" if settings else ""
+        return Finding(
+            Status.LATENT,
+            f"{name} has {what}, but is not reached in this run{told}.",
+            Confidence.MEDIUM,
+            (*evidence, *reading.setting_evidence(settings)),
+            (),
+            tuple(settings),
+        )
+    if reading.reported.metric is None or not reading.reported.in_log:
+        return Finding(
+            Status.SUSPECT,
+            f"{name} has {what} and runs, but which evaluation made the claimed number could not be told:"
+            " see whether the claimed figure is the one it is part of.",
+            Confidence.LOW,
+            evidence,
+        )
+    return Finding(
+        Status.LATENT,
+        f"{name} has {what}, but the reported figure does not depend on it.",
+        Confidence.MEDIUM,
+        evidence,
+    )
+
+
+def branches_left_out(reading: Reading, name: str, node: ast.AST) -> list[SkippedBranch]:
+    """The branches left out that hold ``node`` or name the function it stands in."""
+    found: list[SkippedBranch] = []
+    seen: set[int] = set()
+    for branch in reading.trace.skipped:
+        if id(branch.node) in seen:
+            continue
+        seen.add(id(branch.node))
+        parts = (part for statement in branch.body for part in ast.walk(statement))
+        if any(
+            part is node
+            or (isinstance(part, ast.Name) and part.id == name)
+            or (isinstance(part, ast.Attribute) and part.attr == name)
+            for part in parts
+        ):
+            found.append(branch)
+    return found
+
+
+def _printed_by(reading: Reading, branches: Iterable[SkippedBranch]) -> Evidence | None:
+    """The log line of the claimed figure, where a branch left out prints it and nothing that ran does."""
+    label = reading.reported.log
+    if label is None or reading.reported.in_log:
+        return None
+    for branch in branches:
+        if any(prints(text, label.text) for text in printed_in(branch.body)):
+            return reading.log_evidence(
+                label.file, label.line, label.text, "the claimed figure, printed by this branch"
+            )
+    return None
