@@ -558,6 +558,12 @@ class Interpreter:
         if id(node) in self.forced:
             truth = self.forced[id(node)]
             both = truth is None
+        elif truth and not test.settings and isinstance(node.body[-1], ast.Raise):
+            # The run did not fail here: what is tested was set in a way that is not followed (a hook, a callback).
+            truth = None
+            tested = node.test.left if isinstance(node.test, ast.Compare) else None
+            if isinstance(tested, ast.Name):
+                scope.assign(tested.id, Value())
         if truth is not None:
             taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
             if other:

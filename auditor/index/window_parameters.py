@@ -83,7 +83,7 @@ def window_parameters(trace: Trace, scores: Sequence[Event]) -> list[WindowParam
     for step in trace.of(Kind.STEP):
         if not step.detail or not step.roles & {"val", "foreign"}:
             continue
-        leaves = tuple(leaf for leaf in leaves_of(trace, step) if is_window_parameter(leaf))
+        leaves = leaves_of(trace, step)
         if leaves:
             found += [made for score in scores if (made := _with(trace, step, leaves, score)) is not None]
     return found
@@ -100,9 +100,7 @@ def latent_parameters(trace: Trace, before: int) -> list[WindowParameters]:
     after = [e for e in trace.events[:before] if e.kind is Kind.SCORE]
     found: list[WindowParameters] = []
     for step in steps:
-        leaves = tuple(leaf for leaf in leaves_of(trace, step) if is_window_parameter(leaf))
-        if not leaves:
-            continue
+        leaves = leaves_of(trace, step)
         made = [w for score in inside if (w := _with(trace, step, leaves, score)) is not None]
         for score in after if not made else ():
             line = getattr(score.node, "lineno", 0)
@@ -118,17 +116,25 @@ def _with(trace: Trace, step: Event, leaves: tuple[Leaf, ...], score: Event) -> 
     shared = _shared_loops(score, step)
     if not shared:
         return None
+    fresh = {leaf.number for leaf in leaves if any(loop.id == shared[-1].id for loop in leaf.loops)}
+    leaves = tuple(leaf for leaf in leaves if is_window_parameter(leaf) or leaf.number in fresh)
+    if not leaves:
+        return None
+    if any(loop.id == step.loops[-1].id for loop in score.loops) and f"at:{step.loops[-1].id}" not in score.roles:
+        return None  # a loss inside the inner loop
     held = numbers(score.roles, "leaf")
     own = {leaf.number for leaf in leaves}
     before = {n for leaf in leaves for n in numbers(leaf.origin, "leaf")} - own
     carried = any(loop.id in {s.id for s in shared} and own & made for loop, _, made in trace.carried)
-    outside = [leaf for leaf in leaves if not any(loop.id == shared[-1].id for loop in leaf.loops)]
-    kept = [leaf for leaf in outside if not _reset(trace, leaf, shared[-1])]
+    kept = [leaf for leaf in leaves if leaf.number not in fresh and not _reset(trace, leaf, shared[-1])]
     if score.seq > step.seq and held & own:
         optimised, scored = _spans(trace, step, score)
         relation = _relation(trace, step, score, leaves, optimised, scored)
+        if relation is Relation.CONTEXT and not any(map(is_window_parameter, leaves)):
+            return None  # an adapter trained on scored context
         return WindowParameters(step, leaves, score, relation, optimised, scored, carried or bool(kept))
-    if score.seq < step.seq and (held & (own | before) or carried or any(leaf.by_hand for leaf in leaves)):
+    leaves = tuple(leaf for leaf in leaves if is_window_parameter(leaf))
+    if leaves and score.seq < step.seq and (held & (own | before) or carried or any(leaf.by_hand for leaf in leaves)):
         optimised, scored = _spans(trace, step, score)
         return WindowParameters(step, leaves, score, Relation.EARLIER, optimised, scored, True)
     return None
