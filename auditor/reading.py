@@ -23,6 +23,7 @@ from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Tr
 from auditor.index.values import HOLE
 from auditor.index.window_parameters import WindowParameters, latent_parameters, window_parameters
 from auditor.runconfig import ReportedLabel, RunEvidence
+from auditor.runconfig.seeds import SeedRuns, seed_runs
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
 from auditor.unpack.native import NativeFunction, NativeSource, native_files, native_string
@@ -117,6 +118,11 @@ class Reading:
     def run(self) -> RunEvidence:
         """Launch commands, logs and claim."""
         return RunEvidence.collect(self.folder)
+
+    @cached_property
+    def seed_runs(self) -> SeedRuns:
+        """The seed runs behind the claim, as the logs show them."""
+        return seed_runs(self.run)
 
     @cached_property
     def _siblings(self) -> dict[str, SubmissionFile]:

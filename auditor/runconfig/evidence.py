@@ -11,6 +11,7 @@ from functools import cached_property
 
 from auditor.logs import Metric, RunLog, read_logs
 from auditor.runconfig.claim import Claim, read_claim
+from auditor.runconfig.claimed import Claims, read_claims
 from auditor.runconfig.declared import Declaration, find_declaration
 from auditor.runconfig.launches import (
     Document,
@@ -229,6 +230,11 @@ class RunEvidence:
         return None
 
     @cached_property
+    def claims(self) -> Claims:
+        """Every figure that submission.json and the README's tables state."""
+        return read_claims(self.folder, self.claim, self.documents)
+
+    @cached_property
     def _link(self) -> ReportedLabel | None:
         runs = tuple(r for r in self.logs if r.metrics)
         if not runs:
@@ -360,9 +366,13 @@ def _unique(runs: Iterable[RunLog]) -> list[RunLog]:
     return list(found.values())
 
 
+def metric_key(label: str, key: str) -> tuple[str, str]:
+    """What names a figure. Labels of different seeds are one: digits that vary (a seed, a step) don't count."""
+    return _DIGITS.sub("#", label), key
+
+
 def _key(metric: Metric) -> tuple[str, str]:
-    """Labels of different seeds are one label: digits that vary (a seed, a step) don't count."""
-    return _DIGITS.sub("#", metric.label), metric.key
+    return metric_key(metric.label, metric.key)
 
 
 def _by_mean(runs: tuple[RunLog, ...], value: Decimal, source: str, claim: Claim) -> ReportedLabel | None:

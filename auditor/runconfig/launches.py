@@ -82,12 +82,25 @@ class Snippet:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of a document: the heading above it, and its rows of plain text, the header first.
+
+    ``lines`` holds the 1-based line of each row.
+    """
+
+    heading: str
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Document:
-    """A Markdown document: code pieces, and its prose lines with the heading above each."""
+    """A Markdown document: code pieces, its prose lines with the heading above each, and its tables."""
 
     file: str
     snippets: tuple[Snippet, ...]
     prose: tuple[Snippet, ...] = field(default=(), repr=False)
+    tables: tuple[Table, ...] = field(default=(), repr=False)
 
 
 def is_readme(file: SubmissionFile) -> bool:
@@ -117,11 +130,24 @@ def read_markdown(path: str, text: str) -> Document:
         tokens = []
     level: int | None = None
     line = 1
+    tables: list[Table] = []
+    rows: list[tuple[str, ...]] = []
+    lines: list[int] = []
+    cells: list[str] | None = None
     for token in tokens:
         if token.map:
             line = token.map[0] + 1
         if token.type == "heading_open":
             level = int(token.tag[1:])
+        elif token.type == "tr_open":
+            cells = []
+            lines.append(line)
+        elif token.type == "tr_close":
+            rows.append(tuple(cells or ()))
+            cells = None
+        elif token.type == "table_close":
+            tables.append(Table(title, tuple(rows), tuple(lines)))
+            rows, lines = [], []
         elif token.type == "fence" and not _NOT_SHELL.match(token.info.strip()):
             snippets.append(Snippet(token.content, line + 1, title))
         elif token.type == "code_block":
@@ -132,12 +158,21 @@ def read_markdown(path: str, text: str) -> Document:
                 headings.append((level, token.content))
                 title = " / ".join(h[1] for h in headings)
                 level = None
+            if cells is not None:
+                cells.append(_plain(token))
             for number, part in enumerate(token.content.split("\n")):
                 prose.append(Snippet(part, line + number, title, fenced=False))
             for child in token.children or ():
                 if child.type == "code_inline" and ".py" in child.content:
                     snippets.append(Snippet(child.content, line, title, fenced=False))
-    return Document(path, tuple(snippets), tuple(prose))
+    return Document(path, tuple(snippets), tuple(prose), tuple(tables))
+
+
+def _plain(token: Token) -> str:
+    """The text of an inline token without its markup."""
+    children = token.children or ()
+    parts = (" " if c.type in ("softbreak", "hardbreak") else c.content for c in children if c.type != "html_inline")
+    return "".join(parts).strip()
 
 
 def read_launches(folder: RecordFolder, documents: tuple[Document, ...], claim: Claim) -> tuple[LaunchCommand, ...]:
