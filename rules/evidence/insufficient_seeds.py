@@ -207,11 +207,12 @@ def _stated(reading: Reading, seeds: list[int]) -> tuple[Evidence, ...]:
     return tuple(found) or _headline(reading)
 
 
-def _log(seed: int, bpb: float, steps: int = 5000) -> str:
+def _log(seed: int, bpb: float, steps: int = 5000, trained: float = 0.0) -> str:
+    trained = trained or bpb - 0.01
     return (
         f"Hyperparameters:\n  iterations: {steps}\n  lr: 0.02\n  seed: {seed}\n"
         f"step:{steps}/{steps} train_loss:2.1{seed % 10}73 train_time:5999{seed % 10}4ms\n"
-        f"pre_quant val_loss:{bpb * 1.6:.8f} val_bpb:{bpb - 0.01:.8f}\n"
+        f"pre_quant val_loss:{trained * 1.688:.8f} val_bpb:{trained:.8f}\n"
         f"final_int8_zlib_roundtrip val_loss:{bpb * 1.688:.8f} val_bpb:{bpb:.8f}\n"
     )
 
@@ -235,7 +236,7 @@ def _submission(**logs: str) -> dict[str, str]:
     return files | {f"{name}.log": text for name, text in logs.items()}
 
 
-_SHARED = {seed: _log(seed, 1.23 + seed / 1e4).replace(f"{1.22 + seed / 1e4:.8f}", "1.22110034") for seed in (7, 8, 9)}
+_SHARED = {seed: _log(seed, 1.23 + seed / 1e4, trained=1.22110034) for seed in (7, 8, 9)}
 
 InsufficientSeeds.VIOLATION = (
     Example("one run", _submission(train=_log(7, 1.2311)), Status.ACTIVE),
