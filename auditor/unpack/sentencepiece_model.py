@@ -60,9 +60,10 @@ class _NotOne(Exception):
 
 def _read(data: bytes) -> SentencePieceModel | None:
     pieces: list[str] = []
-    byte_pieces = 0
     normalizer, charsmap, whitespace, own = "", False, True, False
-    for number, value in _fields(data):
+    at = _plain_pieces(data, pieces)
+    byte_pieces = sum(1 for p in pieces if len(p) == 6 and p.startswith("<0x"))
+    for number, value in _fields(data[at:]):
         if number == _PIECES and isinstance(value, bytes):
             if len(pieces) >= MAX_PIECES:
                 raise _NotOne
@@ -87,6 +88,23 @@ def _read(data: bytes) -> SentencePieceModel | None:
     if len(pieces) < 16:
         return None
     return SentencePieceModel(tuple(pieces), byte_pieces, normalizer, charsmap, whitespace, own)
+
+
+def _plain_pieces(data: bytes, pieces: list[str]) -> int:
+    """Reads the pieces at the beginning as the library writes them, and returns where it stopped.
+
+    Each is a tag, a length and then tag, length and text, tag and score (5 bytes) and, if not normal, tag and type.
+    This is the general reading of :func:`_fields` without its cost, as a model has thousands of them.
+    """
+    at, end = 0, len(data) - 136
+    while at < end and data[at] == 0x0A and data[at + 1] < 0x80 and data[at + 2] == 0x0A:
+        size, text = data[at + 1], data[at + 3]
+        rest = size - text - 7
+        if text >= 0x80 or data[at + 4 + text] != 0x15 or rest not in (0, 2) or len(pieces) >= MAX_PIECES:
+            break
+        pieces.append(data[at + 4 : at + 4 + text].decode("utf-8", "replace"))
+        at += 2 + size
+    return at
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
