@@ -59,6 +59,11 @@ def share_loop(score: Event, step: Event) -> bool:
     return bool(shared_loops(score, step))
 
 
+def same_round(first: Event, second: Event) -> bool:
+    """Whether both happen in one execution of some loop, wherever it stands."""
+    return not {loop.id for loop in first.loops}.isdisjoint(loop.id for loop in second.loops)
+
+
 def shared_loops(score: Event, step: Event) -> list[Loop]:
     """The loops of the evaluation whose one execution holds both, outermost first."""
     own = {f.id for f in score.own_frames} | {score.frame}
@@ -308,15 +313,15 @@ def _counted_before(trace: Trace, scores: Sequence[Event], metric: Event | None)
     for user in users:
         for number in sorted(_numbers(user.roles, "counted:") & counts.keys()):
             count = counts[number]
-            beside = [s for s in known.values() if s.seq < count.seq and share_loop(s, count)]
+            beside = [s for s in known.values() if s.seq < count.seq and same_round(s, count)]
             if user is metric:
                 # What the result is made of without having been added up in a loop: nothing scored beside the counts.
-                if beside or any(share_loop(s, count) for s in scores):
+                if beside or any(same_round(s, count) for s in scores):
                     continue
                 score = scores[-1]
             else:
                 score = user
-                if share_loop(user, count):
+                if same_round(user, count):
                     continue
             stored = sorted(n for n in _numbers(user.roles, "score:") if n in known and n < number)
             if beside:

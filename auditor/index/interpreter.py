@@ -2271,6 +2271,9 @@ class Interpreter:
         mark = frozenset({f"score:{self.seq}"}) | loop_roles
         holder.roles |= mark
         value.roles |= mark
+        for item in value.items if isinstance(value, Seq) else ():
+            if self.is_score(item.roles):
+                item.roles |= mark
 
     def metric(self, node: ast.AST, values: Iterable[Value]) -> None:
         """A text leaves the program here; with a loss or bits-per-byte in it, it is a metric."""

@@ -104,7 +104,8 @@ def switched_off(reading: Reading, wanted: Wanted, what: str) -> Finding | None:
     known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
     for relation in relations(trace, trace.of(Kind.SCORE)):
         step = relation.step
-        if id(step.node) in known or not wanted(relation):
+        # A loss that only follows the training is not a result.
+        if id(step.node) in known or not relation.score.no_grad or not wanted(relation):
             continue
         switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
         off = [b for b in reading.trace.skipped if b.settings & switches and b.settings]

@@ -118,7 +118,9 @@ class TwoPassRescore(Rule):
         )
 
     def _latent(self, reading: Reading) -> Finding | None:
-        trace = reading.switched_off(reading.training_names() | COUNTING, _adds_score)
+        trace = reading.switched_off(reading.training_names() | COUNTING) or reading.switched_off(
+            (), _adds_score, inside=reading.evaluation_path()
+        )
         if trace is None:
             return None
         happened = {id(e) for e in reading.trace.events}
