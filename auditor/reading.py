@@ -15,7 +15,7 @@ from functools import cached_property
 
 import brotli
 
-from auditor.index.adaptation import printed_scores
+from auditor.index.adaptation import Relation, printed_scores, relations
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex, makes_leaf
 from auditor.index.tables import Tables
@@ -408,6 +408,11 @@ class Reading:
             names |= {"backward"}  # made, but not optimised: no steps
         trace = self.switched_off(names, makes_leaf)
         return latent_parameters(trace, len(self.trace.events)) if trace is not None else []
+
+    @cached_property
+    def relations(self) -> list[Relation]:
+        """How each step on validation tokens stands to each score behind the reported number."""
+        return relations(self.trace, self.reported.scores)
 
     def foreign_texts(self) -> str | None:
         """The public data set that the reported evaluation scores instead of validation shards, or None."""

@@ -23,7 +23,7 @@ several epochs and reporting the loss after training is training on the test set
 
 from __future__ import annotations
 
-from auditor.index.adaptation import Order, Relation, number_of_rounds, relations, repeats
+from auditor.index.adaptation import Order, Relation, number_of_rounds, repeats
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.adaptation import order
@@ -49,7 +49,7 @@ class EpochRescore(Rule):
         problem = reading.unreadable()
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
-        found = relations(reading.trace, reading.reported.scores)
+        found = reading.relations
         weighed = order.weigh(reading, [r for r in found if r.order is Order.SCORED_AGAIN])
         if weighed.ran is not None:
             rounds = number_of_rounds(weighed.ran.loop) if weighed.ran.loop is not None else None

@@ -26,7 +26,8 @@ tokens in that round: then it is active. If the cuts cannot be shown to be the s
 
 from __future__ import annotations
 
-from auditor.index.adaptation import Order, Relation, relations, repeats
+from auditor.index.adaptation import Order, Relation, repeats
+from auditor.index.batch_rows import exchanged, row_picks
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.adaptation import order
@@ -52,7 +53,7 @@ class ScoreAfterAdapt(Rule):
         problem = reading.unreadable()
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
-        found = relations(reading.trace, reading.reported.scores)
+        found = reading.relations
         wanted = [r for r in found if r.order is Order.TRAINED_FIRST]
         weighed = order.weigh(reading, wanted)
         if weighed.ran is not None:
@@ -65,6 +66,9 @@ class ScoreAfterAdapt(Rule):
                 _places(reading, weighed.ran),
             )
         unclear = [r for r in found if r.order is Order.UNCLEAR and not _epochs(r)]
+        if unclear and (picks := [p for index in reading.opened() for p in row_picks(index)]):
+            # A score with other documents' adapters stands under cross-row-adaptation alone.
+            unclear = [r for r in unclear if exchanged(picks, r.score) is None]
         doubt = weighed.open or order.weigh(reading, unclear).ran
         if doubt is not None:
             why = weighed.why or "whether it trains on tokens of the span that it then scores could not be shown"
