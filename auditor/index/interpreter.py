@@ -112,6 +112,10 @@ CFFI = ("dlopen", "verify", "set_source", "compile")
 # What a network kept from other passes (caches, buffers) says nothing about the data of this one.
 OF_THE_PASS = frozenset({"prev", "boundary", "tokens", "val", "train", "foreign", "whole", "random"})
 PASS_ROLES = frozenset({"boundary", "maybe-none"})
+FILE_READERS = frozenset(
+    {"numpy.fromfile", "numpy.load", "numpy.memmap", "numpy.loadtxt", "torch.load", "torch.from_file", "pickle.load",
+     "json.load"}
+)  # fmt: skip
 RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
     "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
@@ -1254,6 +1258,8 @@ class Interpreter:
             roles |= frozenset(r for r in upper.roles if r.startswith("cut:"))
         if moving:
             roles -= {"whole"}
+            if "file" in roles:
+                roles |= {"stored"}
             for bound in (lower, upper):
                 if bound is not None:
                     roles |= _places(bound.roles)
@@ -2112,7 +2118,8 @@ class Interpreter:
         if name in ("read_text", "read_bytes", "open") and holder.text and holder.text.endswith(".py"):
             return Value(roles=roles | {f"read:{holder.text}"})
         if name in ("read_text", "read_bytes", "open", "glob", "rglob", "iterdir"):
-            return Value(roles=_through_call(roles | self.path_roles([holder, *values])))
+            found = roles | self.path_roles([holder, *values])
+            return Value(roles=_through_call(self.from_file(found) if name[0] in "ro" else found))
         if name in ("joinpath", "with_name", "resolve", "absolute", "expanduser", "with_suffix") and holder.text:
             known = _text(arguments[0]) if arguments else None
             return Value(text=f"{holder.text}/{known}" if known else holder.text, roles=roles)
@@ -2407,6 +2414,8 @@ class Interpreter:
             if isinstance(value, Function) and leaf in ("Thread", "submit", "map", "apply_async", "Process"):
                 self.call(value, [], {}, node)
         roles |= self.path_roles(values)
+        if name in FILE_READERS:
+            roles = self.from_file(roles)
         if name in ("torch.autograd.grad", "torch.func.grad"):
             return Value(roles=roles | {"grad"})
         if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
@@ -2459,6 +2468,11 @@ class Interpreter:
             self.mask_smears(arguments[0], Value(roles=roles_of(arguments[1:])), node)
             return None
         return None
+
+    @staticmethod
+    def from_file(roles: frozenset[str]) -> frozenset[str]:
+        """The roles of what is read from a file: of a shard its split's, of any other file ``file``."""
+        return roles if roles & {"val", "train", "nn"} else roles | {"file"}
 
     def path_roles(self, values: Iterable[Value]) -> frozenset[str]:
         """Reading from a path that names a split yields tokens of that split."""
@@ -2646,6 +2660,11 @@ class Interpreter:
         equality = isinstance(node.ops[0], (ast.Eq, ast.NotEq))
         if equality and roles & {"val", "train", "tokens", "random"} and not roles & {"nn", "val.len"}:
             roles |= {"boundary"}  # tokens compared with a value: where documents start
+        if equality and "stored" in roles and "val" in roles:
+            for stored, tokens in (values, values[::-1]):
+                if "stored" in stored.roles and "val" in tokens.roles - stored.roles and "nn" not in roles:
+                    roles |= {f"match:{self.emit(Kind.MATCH, node, roles=roles).seq}"}
+                    break
         if len(values) == 2 and isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
             sides = [self.is_realised(v) for v in values]
             if all(sides):
@@ -3073,7 +3092,7 @@ def _x_super(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
 def _x_open(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     text = _text(a[0]) if a else None
     name = {f"read:{text}"} if text and text.endswith(".py") else EMPTY
-    return Value(roles=roles_of(a) | i.path_roles(a) | name)
+    return Value(roles=i.from_file(roles_of(a) | i.path_roles(a)) | name)
 
 
 def _x_parser(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     LOAD = "load"  # parameters are loaded into an object
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
     MODEL_CALL = "model call"  # a network is applied
+    MATCH = "match"  # validation tokens are compared, place by place, with the content of a file that is no shard
     OBSERVE = "observe"  # a network is applied while forward hooks gather statistics of its activations
     ATTENTION = "attention"  # attention is computed; ``detail`` says whether documents are kept apart
     BYTE_MIX = "byte mix"  # a token's probability is mixed with a byte model's; ``detail`` is the form of the mixture

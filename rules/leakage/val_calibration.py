@@ -179,7 +179,8 @@ def _use(trace: Trace, event: Event) -> Event | None:
 
 
 def _where(event: Event) -> str:
-    return event.frames[-1].function
+    name = event.frames[-1].function
+    return "The script" if name.startswith("<") else name
 
 
 def _settings(event: Event) -> tuple[str, ...]:
