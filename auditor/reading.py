@@ -22,6 +22,7 @@ from auditor.index.tables import Tables
 from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
 from auditor.index.values import HOLE
 from auditor.index.window_parameters import WindowParameters, latent_parameters, window_parameters
+from auditor.logs import RunLog, read_logs
 from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.runconfig.seeds import SeedRuns, seed_runs
 from auditor.submission import RecordFolder, Submission, SubmissionFile
@@ -123,6 +124,19 @@ class Reading:
     def seed_runs(self) -> SeedRuns:
         """The seed runs behind the claim, as the logs show them."""
         return seed_runs(self.run)
+
+    @cached_property
+    def runs_elsewhere(self) -> tuple[RunLog, ...]:
+        """Runs logged in another folder of the pull request, beside a script that is byte for byte the entry script."""
+        entry = self.entry
+        shipped = None if entry is None else next((f for f in self.folder.files if f.path == entry.program.file), None)
+        if shipped is None:
+            return ()
+        others = [f for f in self.submission.files if f.change != "deleted" and f not in self.folder.files]
+        same = [f for f in others if f.size == shipped.size and f.name.endswith(".py") and f.data == shipped.data]
+        beside = {f.path.rpartition("/")[0] for f in same}
+        files = tuple(f for f in others if f.path.rpartition("/")[0] in beside)
+        return read_logs(RecordFolder(self.folder.path, self.folder.track, files))[0] if files else ()
 
     @cached_property
     def _siblings(self) -> dict[str, SubmissionFile]:

@@ -21,7 +21,6 @@ whether more than the documents set aside were scored.
 
 from __future__ import annotations
 
-from auditor.clock import line_evidence
 from auditor.contest import VAL_TOKENS
 from auditor.logs import RunLog
 from auditor.reading import Reading
@@ -57,6 +56,7 @@ class TrainValOverlap(Rule):
         counted = [r for r in reading.run.claim_runs if _shards(r)]
         # The claim may rest on logs of evaluation alone: then the others in the folder tell of training.
         runs = counted or [r for r in reading.run.logs if _shards(r)]
+        runs = runs or [r for r in reading.runs_elsewhere if _shards(r)]
         if not runs:
             if not reading.run.logs and reading.run.claim.val_bpb is None:
                 return Finding(Status.NOT_APPLICABLE, "No result is claimed and no run is logged.", Confidence.MEDIUM)
@@ -124,7 +124,7 @@ def _evidence(reading: Reading, run: RunLog) -> tuple[Evidence, ...]:
         (run.facts.val_tokens, "validation tokens, as logged"),
     ):
         if fact is not None:
-            found.append(line_evidence(reading, run, fact.line, role))
+            found.append(reading.log_evidence(run.file, fact.line, run.log.index.line(fact.line), role))
     return tuple(found)
 
 

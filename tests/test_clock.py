@@ -1,0 +1,127 @@
+"""How long runs took, and on what machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pytest
+
+from auditor.clock import Machine, held_to_budgets, machine, rounding, seconds, stops
+from auditor.reading import Reading
+from auditor.submission import Change, RecordFolder, Submission, SubmissionFile, SubmissionKind
+from auditor.verdict import Status
+from rules.budget.eval_over_time import EvalOverTime
+from rules.budget.train_over_time import TrainOverTime
+from rules.leakage.train_val_overlap import TrainValOverlap
+
+RESULT = "final val_loss:2.0673 val_bpb:1.2244 eval_time:1400ms\n"
+STOP = "stopping_early: wallclock_cap train_time:{}ms step:{}/20000\n"
+JSON = '{"val_bpb": 1.2244}'
+
+
+def files(texts: Mapping[str, str]) -> tuple[SubmissionFile, ...]:
+    return tuple(SubmissionFile(p, len(t.encode()), Change.ADDED, t.encode) for p, t in sorted(texts.items()))
+
+
+def read(
+    texts: Mapping[str, str],
+    track: Literal["record", "non-record", "unknown"] = "record",
+    kind: SubmissionKind = SubmissionKind.RECORD,
+    elsewhere: Mapping[str, str] | None = None,
+) -> Reading:
+    made = files(texts)
+    folder = RecordFolder(".", track, made)
+    return Reading(Submission("x", None, None, None, None, kind, (folder,), (*made, *files(elsewhere or {}))), folder)
+
+
+def of(log: str, **more: str) -> Machine:
+    reading = read({"train.log": log + RESULT, "submission.json": JSON, **more})
+    return machine(reading, reading.run.claim_runs[0])
+
+
+def test_the_log_tells_the_machine() -> None:
+    assert of("world_size:8\nNVIDIA H100 80GB HBM3\n") == Machine(8, "H100")
+    assert of("world_size:1\n") == Machine(1, None)
+    assert of("seed: 1\n") == Machine(None, None)
+
+
+def test_documents_tell_what_the_log_does_not() -> None:
+    assert of("seed: 1\n", **{"README.md": "Trained on 8xA100 for an hour.\n"}) == Machine(8, "A100")
+    hardware = '{"val_bpb": 1.2244, "hardware": "1x H100 SXM"}'
+    assert of("seed: 1\n", **{"submission.json": hardware}) == Machine(1, "H100")
+    launch = "# Run\n\n```bash\ntorchrun --nproc_per_node=4 train_gpt.py\n```\n"
+    assert of("seed: 1\n", **{"README.md": launch, "train_gpt.py": ""}).gpus == 4
+
+
+@pytest.mark.parametrize(
+    ("used", "ms", "over"),
+    [
+        (Machine(8, "H100"), 601_000, True),
+        (Machine(8, "H100"), 599_000, False),
+        (Machine(None, None), 601_000, True),
+        (Machine(1, "H100"), 4_000_000, False),
+        (Machine(1, "H100"), 5_000_000, True),
+        (Machine(1, "A100"), 9_000_000, False),
+        (Machine(1, None), 9_000_000, False),
+    ],
+)
+def test_only_the_best_case_counts_on_other_machines(used: Machine, ms: float, over: bool) -> None:
+    assert used.surely_over(ms, 600_100) is over
+
+
+def test_rounding_is_half_the_last_digit() -> None:
+    assert rounding("stopping train_time: 600117ms step: 1/2", 600_117) == 0
+    assert rounding("train_time: 10.0m tok/s: 5", 600_000) == pytest.approx(3_000)
+    assert rounding("done in 600.12s", 600_120) == pytest.approx(5)
+    assert rounding("nothing of the kind", 600_120) == 0
+
+
+def test_minutes_are_not_exact_enough_to_be_over() -> None:
+    log = "world_size:8\n100/100 train_loss: 2.9 train_time: {} tok/s: 5\n" + RESULT
+    within = read({"train_gpt.py": "x = 1\n", "train.log": log.format("10.0m"), "submission.json": JSON})
+    over = read({"train_gpt.py": "x = 1\n", "train.log": log.format("19.8m"), "submission.json": JSON})
+    assert TrainOverTime().check(within).status is Status.CLEAN
+    assert TrainOverTime().check(over).status is Status.ACTIVE
+
+
+def test_the_non_record_track_has_no_limit() -> None:
+    texts = {"train_gpt.py": "x = 1\n", "train.log": STOP.format(3_598_245, 16_001) + RESULT, "submission.json": JSON}
+    assert not held_to_budgets(read(texts, "non-record"))
+    finding = TrainOverTime().check(read(texts, "non-record"))
+    assert finding.status is Status.NOT_APPLICABLE
+    assert "3598.2 s" in finding.reason
+    assert EvalOverTime().check(read(texts, "non-record")).status is Status.NOT_APPLICABLE
+    assert not held_to_budgets(read(texts, "unknown", SubmissionKind.ROOT_SCRIPT))
+    assert held_to_budgets(read(texts, "unknown"))
+
+
+def test_every_run_behind_the_claim_counts() -> None:
+    texts = {
+        "train_gpt.py": "x = 1\n",
+        "submission.json": '{"val_bpb": 1.2244, "seeds": {"1": 1.2244, "2": 1.2243}}',
+        "train_seed1.log": "seed: 1\n" + STOP.format(599_000, 4_900) + RESULT,
+        "train_seed2.log": "seed: 2\n" + STOP.format(602_048, 4_945) + RESULT.replace("1.2244", "1.2243"),
+    }
+    reading = read(texts)
+    assert [s.ms for s in stops(reading)] == [599_000, 602_048]
+    finding = TrainOverTime().check(reading)
+    assert finding.status is Status.ACTIVE
+    assert "1 of 2 runs" in finding.reason
+    assert finding.evidence[0].file == "train_seed2.log"
+
+
+def test_a_time_next_to_the_budget_is_told_exactly() -> None:
+    assert seconds(600_117) == "600.117 s"
+    assert seconds(588_006) == "588.0 s"
+
+
+def test_logs_beside_an_identical_script_speak_for_a_folder_without_logs() -> None:
+    log = "train_shards: 1499\nval_tokens: 47851520\n" + RESULT
+    own = {"train_gpt.py": "x = 1\n", "submission.json": JSON}
+    found = read(own, elsewhere={"final/train_gpt.py": "x = 1\n", "final/train.log": log})
+    assert [r.file for r in found.runs_elsewhere] == ["final/train.log"]
+    assert TrainValOverlap().check(found).status is Status.ACTIVE
+    other = read(own, elsewhere={"final/train_gpt.py": "x = 2\n", "final/train.log": log})
+    assert other.runs_elsewhere == ()
+    assert TrainValOverlap().check(other).status is Status.CLEAN
