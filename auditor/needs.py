@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from auditor.index.imports import Import, imports_of
+from auditor.index.imports import Import
 from auditor.index.trace import Kind
 from auditor.reading import Reading
 from auditor.verdict import Evidence
@@ -70,7 +70,7 @@ def missing_modules(reading: Reading) -> list[MissingModule]:
         return []
     shipped = _shipped(reading)
     found: list[MissingModule] = []
-    for item in imports_of(entry.program.tree):
+    for item in entry.imports:
         if item.guarded or item.branch or not (item.function is None or id(item.function) in reading.trace.called):
             continue
         known = item.top in shipped or reading.bundled(item.top) is not None or item.top in sys.stdlib_module_names
@@ -97,7 +97,7 @@ def holds_no_program(reading: Reading) -> bool:
         index = reading.index(path)
         if index is None or index.program.tree is None or index.program.layers or index.program.bundled:
             return False
-        if any(x.level or x.top not in sys.stdlib_module_names for x in imports_of(index.program.tree)):
+        if any(x.level or x.top not in sys.stdlib_module_names for x in index.imports):
             return False
     return True
 

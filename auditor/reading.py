@@ -354,6 +354,7 @@ class Reading:
         trace = self.trace
         visited: set[tuple[int, int, bool]] = set()
         holds_it: dict[int, bool] = {}
+        wanted = frozenset(names)
         found: list[Event] = []
         todo = list(trace.skipped)
         # What one setting switches on, another may still leave out; deeper than that is nobody's latent code.
@@ -366,7 +367,9 @@ class Reading:
                     continue
                 for statement in branch.body:
                     if id(statement) not in holds_it:
-                        holds_it[id(statement)] = _holds(statement, names, holds)
+                        holds_it[id(statement)] = not wanted.isdisjoint(self._named(statement)) or (
+                            holds is not None and any(map(holds, walk(statement)))
+                        )
                 if any(holds_it[id(statement)] for statement in branch.body):
                     visited.add(place)
                     visit = self._visit(branch)
@@ -374,6 +377,19 @@ class Reading:
                     further += visit.skipped
             todo = further
         return replace(trace, events=[*trace.events, *found]) if visited else None
+
+    def _named(self, statement: ast.stmt) -> frozenset[str]:
+        """Names and attributes below a statement; asked for by one rule after the other."""
+        cache: dict[int, frozenset[str]] = self.__dict__.setdefault("_named_in", {})
+        if id(statement) not in cache:
+            names: set[str] = set()
+            for node in walk(statement):
+                if node.__class__ is ast.Name:
+                    names.add(node.id)
+                elif node.__class__ is ast.Attribute:
+                    names.add(node.attr)
+            cache[id(statement)] = frozenset(names)
+        return cache[id(statement)]
 
     def _visit(self, branch: SkippedBranch) -> Trace:
         cache: dict[int, Trace] = self.__dict__.setdefault("_visits", {})
@@ -891,17 +907,6 @@ _BOOKKEEPING = frozenset(
         "perf_counter", "state_dict", "synchronize", "time", "to", "update", "write",
     }
 )  # fmt: skip
-
-
-def _holds(statement: ast.stmt, names: Collection[str], kind: Callable[[ast.AST], bool] | None) -> bool:
-    for node in walk(statement):
-        if kind is not None and kind(node):
-            return True
-        if isinstance(node, ast.Name) and node.id in names:
-            return True
-        if isinstance(node, ast.Attribute) and node.attr in names:
-            return True
-    return False
 
 
 def _guards(event: Event) -> list[tuple[int, bool]]:

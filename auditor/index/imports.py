@@ -30,6 +30,10 @@ class Import:
         return self.name.split(".")[0]
 
 
+# Most statements, and nothing below them.
+_SIMPLE = frozenset({ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Assert, ast.Raise, ast.Pass})
+
+
 def imports_of(tree: ast.Module) -> list[Import]:
     """Every import statement of a program, in source order."""
     return list(_of(tree.body, False, False, None))
@@ -37,6 +41,8 @@ def imports_of(tree: ast.Module) -> list[Import]:
 
 def _of(body: list[ast.stmt], guarded: bool, branch: bool, function: ast.AST | None) -> Iterator[Import]:
     for statement in body:
+        if statement.__class__ in _SIMPLE:
+            continue
         if isinstance(statement, ast.Import):
             for alias in statement.names:
                 yield Import(alias.name, 0, (), statement, guarded, branch, function)

@@ -55,7 +55,7 @@ from auditor.index.values import (
     roles_of,
     settings_of,
 )
-from auditor.unpack.walk import walk
+from auditor.unpack.walk import statements, walk
 
 MAX_DEPTH = 30
 MAX_STEPS = 250_000
@@ -738,12 +738,11 @@ class Interpreter:
         """Names that a round of this loop changes from what the round before left."""
         if id(node) not in self.carried_by:
             names = set()
-            for statement in body:
-                for part in walk(statement):
-                    if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Name):
-                        names.add(part.target.id)
-                    elif isinstance(part, ast.Assign) and not isinstance(part.value, ast.Constant):
-                        names.update(t.id for t in part.targets if isinstance(t, ast.Name))
+            for part in statements(body):
+                if isinstance(part, ast.AugAssign) and isinstance(part.target, ast.Name):
+                    names.add(part.target.id)
+                elif isinstance(part, ast.Assign) and not isinstance(part.value, ast.Constant):
+                    names.update(t.id for t in part.targets if isinstance(t, ast.Name))
             self.carried_by[id(node)] = frozenset(names)
         return self.carried_by[id(node)]
 

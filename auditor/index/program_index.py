@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from auditor.index.byte_mixtures import ByteMixture, byte_mixtures
+from auditor.index.imports import Import, imports_of
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
 from auditor.unpack.native import NativeSource
@@ -227,6 +228,11 @@ class ProgramIndex:
                 inner.outer.shifts = inner.outer.shifts or inner.shifts
                 inner.outer.makes = inner.outer.makes or inner.node.name in inner.outer.returned
                 inner.outer.makes_leaves = inner.outer.makes_leaves or inner.makes_leaves
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        """Every import statement of the program, in source order."""
+        return imports_of(self.program.tree) if self.program.tree is not None else []
 
     @cached_property
     def by_name(self) -> dict[str, list[FunctionFacts]]:

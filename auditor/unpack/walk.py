@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # Fields that hold names, numbers or operators: nothing below them.
 _LEAVES = frozenset({"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "level", "module", "conversion"})
@@ -37,3 +37,15 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                         push(item)
             elif isinstance(value, ast.AST):
                 push(value)
+
+
+def statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """All statements of ``body`` and below it, in no particular order, without going into expressions."""
+    todo = list(body)
+    while todo:
+        statement = todo.pop()
+        yield statement
+        for name in ("body", "orelse", "finalbody"):
+            todo += getattr(statement, name, ())
+        for part in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+            todo += part.body

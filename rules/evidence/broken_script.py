@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import re
 
-from auditor.index.imports import imports_of
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Kind
 from auditor.needs import REPOSITORY_MODULES, holds_no_program, missing_modules, whole_script
@@ -93,7 +92,7 @@ class BrokenScript(Rule):
         top = reading.index("train_gpt.py")
         if top is not None:
             found.append(top.program)
-        imported = {x.top for x in imports_of(entry.program.tree) if not x.guarded} if entry.program.tree else set()
+        imported = {x.top for x in entry.imports if not x.guarded}
         for path in reading.python_files:
             if "/" not in path and path.removesuffix(".py") in imported:
                 sibling = reading.index(path)

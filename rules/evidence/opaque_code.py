@@ -25,7 +25,6 @@ import base64
 import re
 import zlib
 
-from auditor.index.imports import imports_of
 from auditor.index.trace import Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -110,8 +109,7 @@ class OpaqueCode(Rule):
                 (shown, reading.at(loaded, "loaded here")),
                 reading.call_path(loaded),
             )
-        trees = (i.program.tree for i in reading.opened())
-        imported = any(x.top in stems for tree in trees if tree is not None for x in imports_of(tree))
+        imported = any(x.top in stems for index in reading.opened() for x in index.imports)
         return Finding(
             Status.SUSPECT,
             f"The folder holds compiled code ({listed})"
