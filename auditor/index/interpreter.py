@@ -2374,8 +2374,8 @@ class Interpreter:
                 return seen
         if name.endswith(".load_dataset"):
             texts = [t for v in values if (t := _text(v)) is not None]
-            self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
-            return Value(roles=frozenset({"foreign"}))
+            event = self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
+            return Value(roles=frozenset({"foreign", f"data:{event.seq}"}))
         if name in RANDOM_INDEX:
             return Value(roles=frozenset({"random"}) | roles_of(values))
         if name.startswith("time.") and name.rsplit(".", 1)[-1] in ("perf_counter", "time", "monotonic"):

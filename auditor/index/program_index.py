@@ -37,7 +37,7 @@ MATTERS = TRAINING | frozenset(
         "val_tokens", "train_files", "Adam", "AdamW", "SGD", "optim", "torch_load", "save", "load_state_dict",
         "state_dict", "cu_seqlens", "input_ids", "open", "Thread", "perf_counter", "cross_entropy", "add_",
         "index_add_", "scatter_add_", "register_forward_hook", "register_forward_pre_hook",
-        "read_bytes", "frombuffer",
+        "read_bytes", "frombuffer", "load_dataset",
     }
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})

@@ -5,7 +5,8 @@ A value carries three things the rules ask for:
 * what it is, as far as that can be told (a constant, a function, an object, a sequence, or unknown);
 * its *roles*: where its content came from. Roles are plain strings and travel with the data through
   every operation (``val``/``train``: tokens of that split,
-  ``both``: of a pattern that matches either; ``nn``: came out of a network; ``grad``: a
+  ``both``: of a pattern that matches either; ``foreign``: of a public data set, opened by name in event ``data:N``;
+  ``nn``: came out of a network; ``grad``: a
   gradient; ``param:N``/``state:N@T``: parameters / a saved state of object N; ``score:N``: the loss of
   score event N; ``cut:N``: went through selection N; ``val.len``: a length of the validation tokens;
   ``stat:N``: gathered by a forward hook in event N; ``hook:N``: the handle of a forward hook;
