@@ -28,7 +28,7 @@ _PROGRESS = re.compile(
     r"\bstep\b\W*\d|\b(?:tc|ttt_chunk)\b"
 )
 _COMPARISON = re.compile(
-    r"(?i)gap|delta|Δ|gain|improve|degrad|diff\b|\bvs\b|compar|baseline|target|sota|leader|penalty|expected|previous|"
+    r"(?i)gap|delta|Δ|gain|improve|degrad|worse|better|diff\b|\bvs\b|compar|baseline|target|sota|leader|penalty|expected|previous|"
     r"threshold|saved|reference|\bprior\b|\brecord\b"
 )
 
