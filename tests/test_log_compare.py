@@ -55,6 +55,13 @@ def test_copied_steps_and_a_prefix() -> None:
     assert compare(run(first + other.replace("/900", "/901")), run(second + later)).prefix
 
 
+def test_a_time_printed_twice_counts_once() -> None:
+    once = "step:700/900 train_loss:2.7100 train_time:429100ms\n"
+    twice = once + "stopping: train_time:429100ms step:700/900\n"
+    alone, again = (compare(run(f"seed:1\n{t}"), run(f"seed:2\n{t}")).weight for t in (once, twice))
+    assert alone == again == 2 + 4
+
+
 def test_seeds_of_a_log() -> None:
     assert seeds_of(run("seed:5\nfinal val_bpb:1.2\n", "train_seed7.log")) == {5}
     assert seeds_of(run("final val_bpb:1.2\n", "train_seed7.log")) == {7}

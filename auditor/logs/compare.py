@@ -9,6 +9,7 @@ lines may coincide where one checkpoint was evaluated twice; times never do.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -112,7 +113,15 @@ class Comparison:
     @property
     def weight(self) -> int:
         """The decimal logarithm of the odds against all lines with a telling time being coincidences."""
-        return sum(p[0].weight for p in self.timed)
+        return self.weight_of(self.timed)
+
+    @staticmethod
+    def weight_of(pairs: Iterable[tuple[Measured, Measured]]) -> int:
+        """The weight of several lines together: a value that is printed twice coincides once."""
+        pairs = list(pairs)
+        losses = {p[0].losses: p[0].loss_weight for p in pairs if p[0].losses}
+        times = {max(v for _, v, _ in p[0].times): p[0].time_weight for p in pairs if p[0].times}
+        return sum(max(w, 0) for w in (*losses.values(), *times.values()))
 
     @cached_property
     def aligned(self) -> tuple[tuple[Measured, Measured], ...]:

@@ -335,8 +335,11 @@ def _gpus(run: RunLog) -> Iterator[Gpu]:
     named: set[str] = set()
     for match, line in run.scan(_GPU_NAME, quiet=True):
         name = match[1].strip(" .-")
+        if match.string[match.end() : match.end() + 1] in (":", "="):
+            name = name.rpartition(" ")[0]  # the next key of a "key:value" line
         if (
-            name in named
+            not name
+            or name in named
             or run.log.index.line(line).startswith("|")
             or any(g.name.startswith(name) for g in listed.values())
         ):

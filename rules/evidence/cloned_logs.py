@@ -73,8 +73,7 @@ class ClonedLogs(Rule):
     precedents = ("README: non-reproducible results can be disqualified",)
 
     def check(self, reading: Reading) -> Finding:
-        runs = [r for r in dict.fromkeys((*reading.run.claim_runs, *reading.run.training_runs)) if seeds_of(r)]
-        runs = runs[:MAX_RUNS]
+        runs = [r for r in _shown(reading) if seeds_of(r)][:MAX_RUNS]
         pairs = [(a, b) for a, b in itertools.combinations(runs, 2) if _presented_apart(a, b)]
         if not pairs:
             return Finding(Status.NOT_APPLICABLE, "There are no two logs of different seeds to compare.")
@@ -102,8 +101,8 @@ class ClonedLogs(Rule):
             label = odd[0][0].label
             return Finding(
                 Status.SUSPECT,
-                f"The ratio of loss to bits per byte differs between seeds for {len(odd)} evaluations ({label!r}"
-                " first): on the same tokens it is a constant.",
+                f"The ratio of loss to bits per byte changes from seed to seed for {len(odd)} evaluations ({label!r}"
+                " first) and not for all alike: on the same tokens it is a constant.",
                 Confidence.LOW,
                 tuple(_odd_evidence(reading, odd[:2])),
             )
@@ -112,6 +111,14 @@ class ClonedLogs(Rule):
             Status.CLEAN,
             f"The logs of {len(seeds)} seeds share no measurement that independent runs cannot share.",
         )
+
+
+def _shown(reading: Reading) -> list[RunLog]:
+    """The claim's runs, their trainings, and the other runs whose logs lie beside them."""
+    claimed = (*reading.run.claim_runs, *reading.run.training_runs)
+    folders = {r.file.rpartition("/")[0] for r in claimed}
+    beside = (r for r in reading.run.logs if r.file.rpartition("/")[0] in folders)
+    return list(dict.fromkeys((*claimed, *beside)))
 
 
 def _presented_apart(first: RunLog, second: RunLog) -> bool:
@@ -136,14 +143,16 @@ def _suspicion(first: RunLog, second: RunLog) -> Suspicion | None:
     if not found.same and exact < 5:
         return _same_result(first, second, found)
     timed = found.timed
-    rest = sum(p[0].weight for p in found.same if p not in timed)
-    sure = found.weight >= CERTAIN or (found.weight >= UNLIKELY and len(found.same) > 1 and found.weight + rest >= 8)
+    together = found.weight_of(found.same)
+    sure = found.weight >= CERTAIN or (found.weight >= UNLIKELY and together >= UNLIKELY + 2)
     if (sure and len(found.aligned) <= 100) or found.weight >= CERTAIN:
-        what = f"share {len(timed)} measured line{'s' * (len(timed) > 1)} with the same loss and the same time"
+        what = (
+            f"share {len(found.same)} measured line{'s' * (len(found.same) > 1)}, {len(timed)} with the very same time"
+        )
         if found.prefix and not _both_say_first(first, second, timed):
             what += " up to one point and none after it, as when one training goes on twice"
             return Suspicion(False, what, found, timed)
-        return Suspicion(True, what, found, timed)
+        return Suspicion(True, what, found, found.same if len(found.same) <= _TOLD else timed)
     if len(found.same) >= BLOCK // 2 or exact >= 5:
         equal_times, all_times = found.times()
         equal, every = found.losses(training=False)
@@ -199,21 +208,34 @@ def _as_measured(metric: Metric) -> Measured:
 
 
 def _contradictions(runs: Iterable[RunLog]) -> Iterator[tuple[Metric, RunLog, Metric, RunLog]]:
-    """Evaluations of one label whose loss/bpb ratios differ between logs by more than their digits allow."""
+    """Evaluations whose loss/bpb ratio, against the same log's first evaluation, changes from log to log.
+
+    A log may rest on another copy of the data, which moves all its ratios alike; a single one cannot move.
+    """
     by_label: dict[str, list[tuple[float, Metric, RunLog]]] = {}
     for run in runs:
-        for metric in run.final_metrics:
-            exact = all(len((t or "").partition(".")[2]) >= 6 for t in (metric.bpb_text, metric.loss_text))
-            if exact and metric.val_loss and "loss" in metric.text:
-                by_label.setdefault(metric.label, []).append((metric.val_loss / metric.val_bpb, metric, run))
+        exact = {m.label: m for m in run.final_metrics if _exact_ratio(m)}
+        first = next(iter(exact.values()), None)
+        for label, metric in exact.items():
+            if first is not None and metric is not first:
+                by_label.setdefault(label, []).append((_ratio(metric) / _ratio(first), metric, run))
     seen: set[tuple[str | None, str]] = set()
     for found in by_label.values():
         low, high = min(found, key=lambda x: x[0]), max(found, key=lambda x: x[0])
         key = (high[1].loss_text, high[1].bpb_text)
-        # beyond one per cent another tokenizer or another quantity was meant
+        # beyond one per cent another quantity was meant
         if RATIO_SLACK < high[0] / low[0] - 1 < 0.01 and low[2].file != high[2].file and key not in seen:
             seen.add(key)
             yield low[1], low[2], high[1], high[2]
+
+
+def _exact_ratio(metric: Metric) -> bool:
+    digits = (len((t or "").partition(".")[2]) for t in (metric.bpb_text, metric.loss_text))
+    return bool(metric.val_loss) and "loss" in metric.text and min(digits) >= 6
+
+
+def _ratio(metric: Metric) -> float:
+    return (metric.val_loss or 0.0) / metric.val_bpb
 
 
 def _who(suspicion: Suspicion) -> str:
@@ -237,8 +259,8 @@ def _evidence(reading: Reading, suspicion: Suspicion) -> tuple[Evidence, ...]:
 def _odd_evidence(reading: Reading, odd: Iterable[tuple[Metric, RunLog, Metric, RunLog]]) -> Iterator[Evidence]:
     for low, first, high, second in odd:
         for metric, run in ((low, first), (high, second)):
-            ratio = (metric.val_loss or 0.0) / metric.val_bpb
-            yield reading.log_evidence(run.file, metric.line, metric.text, f"loss / bits per byte = {ratio:.6f}")
+            role = f"loss / bits per byte = {_ratio(metric):.6f}"
+            yield reading.log_evidence(run.file, metric.line, metric.text, role)
 
 
 _CODE = script(
