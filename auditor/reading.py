@@ -41,6 +41,7 @@ from auditor.verdict import (
 
 ENTRY_NAME = re.compile(r"^train_gpt[\w.-]*\.py$")
 MAX_CANDIDATES = 4
+_NON_RECORD = re.compile(r"(?i)(?<![a-z])non[-_ ]?record(?![a-z])")
 MAX_SWITCHES = 3
 
 
@@ -119,6 +120,18 @@ class Reading:
     def run(self) -> RunEvidence:
         """Launch commands, logs and claim."""
         return RunEvidence.collect(self.folder)
+
+    @cached_property
+    def claims_no_record(self) -> bool:
+        """Whether submission.json, or README in its first lines, calls the submission a non-record one."""
+        raw = self.run.claim.raw
+        if any(raw.get(k) is True for k in raw if _NON_RECORD.search(k)):
+            return True
+        if any(raw.get(k) is False for k in ("record", "is_record", "record_claim", "claims_record")):
+            return True
+        told = " ".join(str(raw.get(k, "")) for k in ("track", "category", "type", "submission_type", "status"))
+        opening = (piece.text for d in self.run.documents[:1] for piece in d.prose[:6])
+        return bool(_NON_RECORD.search(told)) or any(_NON_RECORD.search(text) for text in opening)
 
     @cached_property
     def seed_runs(self) -> SeedRuns:

@@ -36,6 +36,7 @@ _DIFFERENCE = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.])(-?\d[\d,]*(?:\.\d+)?)(?![\w.]*\d)")
 _PLUS_MINUS = re.compile(r"(?:±|\+/-|\+-)\s*(\d*\.\d+|\d+e-\d+)")
+_OF_SCORE = re.compile(r"(?i)bpb|loss|nat|score")
 _STD_KEY = re.compile(r"(?i)(?:^|_)(?:std|stdev|stddev|sigma|sd)(?:_|$)")
 
 
@@ -113,7 +114,7 @@ def _of_json(claim: Claim) -> Iterator[ClaimedFigure]:
             )  # fmt: skip
     for key, raw in _walk(claim.raw):
         number = decimal(raw) if isinstance(raw, Decimal | float) else None
-        if number is not None and _STD_KEY.search(key) and 0 <= number < 1:
+        if number is not None and _STD_KEY.search(key) and (_OF_SCORE.search(key) or key == "std") and 0 <= number < 1:
             quantity: Quantity = "nats" if "loss" in key.lower() or "nat" in key.lower() else "bpb"
             yield ClaimedFigure(
                 quantity=quantity, role="std", value=number, text=str(number), column=key, file=claim.file,

@@ -27,8 +27,8 @@ from auditor.text import canonical, decimal, decimals
 from auditor.verdict import SettingValue
 
 _README_CLAIM = re.compile(
-    r"(?i)(?:val_?bpb|\bbpb|bits[ -]per[ -]byte)[^\d\n]{0,40}(\d\.\d{3,10})|"
-    r"(\d\.\d{3,10})\W{0,6}(?:val_?)?bpb"
+    r"(?i)(?:val_?bpb|\bbpb|bits[ -]per[ -]byte)[^\d\n]{0,40}(?<![\d.])(\d\.\d{3,10})|"
+    r"(?<![\d.])(\d\.\d{3,10})\W{0,6}(?:val_?)?bpb"
 )
 _DIGITS = re.compile(r"\d+")
 

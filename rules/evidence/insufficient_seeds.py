@@ -26,8 +26,6 @@ no record: likewise.
 
 from __future__ import annotations
 
-import re
-
 from auditor.reading import Reading
 from auditor.runconfig.seeds import SeedRun, SeedRuns
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -37,7 +35,6 @@ from rules.examples import script
 ENOUGH = 3
 SINGLE_RUNS_MERGED_UNTIL = "2026-03-20"
 """Records of one run that were opened up to this day stand on the leaderboard."""
-_NON_RECORD = re.compile(r"(?i)\bnon[-_ ]?record\b")
 
 
 class InsufficientSeeds(Rule):
@@ -158,12 +155,7 @@ def _tolerated(reading: Reading) -> Effect | None:
     opened = reading.submission.opened
     if opened is not None and opened <= SINGLE_RUNS_MERGED_UNTIL:
         return Effect.ADVISORY
-    raw = reading.run.claim.raw
-    told = " ".join(str(raw.get(k, "")) for k in ("track", "category", "type", "submission_type", "status"))
-    titles = [piece.text for d in reading.run.documents[:1] for piece in d.prose[:6]]
-    if _NON_RECORD.search(told) or any(_NON_RECORD.search(t) for t in titles):
-        return Effect.ADVISORY
-    return Effect.ADVISORY if raw.get("non_record") is True or raw.get("record") is False else None
+    return Effect.ADVISORY if reading.claims_no_record else None
 
 
 def _figure(reading: Reading, run: SeedRun) -> Evidence:
