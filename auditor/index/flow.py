@@ -386,10 +386,17 @@ class Flow:
                 if callee.owner is not None and getattr(callee.definition, "name", "") == "__init__":
                     return callee.owner
             if isinstance(node.func, ast.Name):
+                if node.func.id == "cls" and site.owner is not None:
+                    return site.owner
                 index = self.indexes.get(id(site.program))
                 for cls in index.classes if index is not None else ():
                     if cls.name == node.func.id:
                         return cls
+            for inner in self.callees(node, site):
+                for value in self.definitions(inner.body).returns:
+                    found = self.class_of(value, inner, depth + 1)
+                    if found is not None:
+                        return found
         elif isinstance(node, ast.IfExp):
             return self.class_of(node.body, site, depth + 1) or self.class_of(node.orelse, site, depth + 1)
         elif isinstance(node, ast.Attribute):
@@ -513,7 +520,7 @@ class Flow:
             inside = self.callees(node, site)
             return [a for s in inside for v in self.definitions(s.body).returns for a in self.accesses(v, s, depth + 1)]
         if isinstance(node, ast.Attribute):
-            if isinstance(node.value, ast.Name):
+            if isinstance(node.value, (ast.Name, ast.Attribute)):
                 cls = self.class_of(node.value, site)
                 if cls is not None:
                     root = Root("attribute", id(cls), node.attr)
@@ -553,6 +560,10 @@ class Flow:
         """Containers bound by tuple assignment or by looping over a container of them."""
         found: list[Access] = []
         start = Item(known.value, site, known.prefix)
+        if is_access(start.node):
+            # One of several tables kept together: the position is one more key.
+            place = Item(ast.Constant(known.prefix[-1]), site)
+            return [Access(a.root, (*a.keys, place)) for a in self.accesses(start.node, site, depth + 1)]
         for item in self.walk([start], enter=lambda i: not is_access(i.node), limit=60):
             node = item.node
             if is_access(node) and node is not start.node:

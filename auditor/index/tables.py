@@ -192,9 +192,19 @@ class Tables:
         if not isinstance(item.node, ast.Call):
             return True
         for callee in self.trace.calls.get(id(item.node), {}).values():
-            if callee.owner is not None and any(ast.unparse(b).endswith("Module") for b in callee.owner.bases):
+            if callee.owner is not None and self._is_network(callee.owner):
                 return False
         return True
+
+    def _is_network(self, cls: ast.ClassDef, depth: int = 0) -> bool:
+        for base in cls.bases:
+            name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+            if name == "Module":
+                return True
+            for index in self.indexes if depth < 6 else ():
+                if any(self._is_network(c, depth + 1) for c in index.classes if c.name == name and c is not cls):
+                    return True
+        return False
 
     def reads_in(self, start: Iterable[Item], limit: int = 400) -> list[Read]:
         """The table reads that ``start`` is computed from, without going behind them."""
@@ -224,6 +234,44 @@ class Tables:
     def ratios(self) -> list[Ratio]:
         """Counts divided by counts behind the reported figure, where the upper key holds a token more."""
         return self._ratios_in(self.behind) if self.reads else []
+
+    @cached_property
+    def targets(self) -> frozenset[Atom]:
+        """The stored tokens whose loss is taken behind the figure: what picks the column of the log-probabilities."""
+        found: set[Atom] = set()
+        for item in self.behind:
+            node, site = item.node, item.site
+            if not isinstance(node, ast.Call):
+                continue
+            leaf = leaf_name(node)
+            given: list[ast.expr] = []
+            if leaf in ("cross_entropy", "nll_loss") and len(node.args) > 1:
+                given = [node.args[1], *(k.value for k in node.keywords if k.arg == "target")]
+            elif leaf in ("gather", "take_along_dim") and node.args:
+                given = node.args[-1:]
+            elif not self.outside_networks(item) and len(node.args) > 1:
+                given = node.args[1:2]
+            for value in given:
+                found |= {a for a in self.atoms(Item(value, site)) if len(a.subscripts) > 1}
+        inputs: set[Atom] = set()
+        for item in self.behind:
+            if isinstance(item.node, ast.Call) and item.node.args and not self.outside_networks(item):
+                inputs |= self.atoms(Item(item.node.args[0], item.site))
+        bare = {(a.source, a.subscripts) for a in inputs}
+        return frozenset(a for a in found if (a.source, a.subscripts) not in bare)
+
+    @cached_property
+    def lookups(self) -> list[tuple[Read, Item]]:
+        """Counts read behind the figure with a target in a hashed key, each with the place where it is mixed in."""
+        found: list[tuple[Read, Item]] = []
+        targets = self.targets if self.reads else NOTHING
+        for read in self.reads if targets else ():
+            for key in self.keys(read):
+                known = frozenset(a for a in self.atoms(key) if any(_within(a, t) for t in targets))
+                place = self.mixed(key, known) if known else None
+                if place is not None:
+                    found.append((read, place))
+        return found
 
     @cached_property
     def elsewhere(self) -> list[Ratio]:
@@ -296,7 +344,7 @@ class Tables:
     def _enumerates(self, key: Item) -> bool:
         """Whether a key runs over the vocabulary and mixes that into a hash."""
         items = list(self.values(key))
-        ranges = any(isinstance(i.node, ast.Call) and leaf_name(i.node) in ("arange", "range") for i in items)
+        ranges = any(isinstance(i.node, ast.Call) and leaf_name(i.node) == "arange" for i in items)
         return ranges and any(_mixes(i.node) for i in items)
 
     def values(self, start: Item, limit: int = 300) -> Iterator[Item]:
@@ -331,7 +379,7 @@ class Tables:
     def gates(self) -> list[Gate]:
         """Conditions on the realised token's own count that decide over the blend."""
         found: list[Gate] = []
-        ratios = [r for r in self.ratios if r.form is not Form.FOREIGN]
+        ratios = [r for r in self.ratios if r.form is not Form.FOREIGN and not _escapes(r)]
         if not ratios:
             return found
         behind = {id(i.node) for i in self.behind}
@@ -372,6 +420,12 @@ class Tables:
                 same = access.root == ratio.numerator.root and len(self.keys(read)) >= len(self.keys(ratio.numerator))
                 if same and self.atoms_of(read) & ratio.extra:
                     return [Gate(node, site, ratio)]
+        if right.value == 0 and isinstance(node.ops[0], (ast.Gt, ast.Eq, ast.NotEq, ast.LtE)):
+            # The quotient itself: it is 0 for a token that was not seen. (A marker for "no context" is -1 or None.)
+            quotients = {id(r.node): r for r in ratios}
+            for item in self.flow.walk([Item(left, site)], enter=_hands_on, limit=60):
+                if id(item.node) in quotients:
+                    return [Gate(node, site, quotients[id(item.node)])]
         return []
 
     def atoms_of(self, read: Read) -> frozenset[Atom]:
@@ -409,7 +463,8 @@ class Tables:
         """Where one of these tokens goes through a hash, a mask or a modulus on the way to the key."""
         bare = {(a.source, a.subscripts) for a in extra}
         for item in self.flow.walk([key], limit=400):
-            if _mixes(item.node) and any((a.source, a.subscripts) in bare for a in self.atoms(item)):
+            packs = isinstance(item.node, ast.BinOp) and isinstance(item.node.op, (ast.LShift, ast.RShift))
+            if _mixes(item.node) and not packs and any((a.source, a.subscripts) in bare for a in self.atoms(item)):
                 return item
         return None
 
@@ -492,6 +547,41 @@ def _mark(item: Item) -> Mark:
 
 def _through(atom: Atom, how: str) -> Atom:
     return atom.result() if how == COMPUTED else atom.at(how)
+
+
+def _within(atom: Atom, target: Atom) -> bool:
+    """Whether an access is the target's, or to a part of it."""
+    size = len(target.subscripts)
+    return atom.source == target.source and atom.subscripts[:size] == target.subscripts
+
+
+def _hands_on(item: Item) -> bool:
+    """Whether an expression hands on a value rather than calculating another one from it."""
+    node = item.node
+    if isinstance(node, ast.Call):
+        return leaf_name(node) in CONVERSIONS | WRAPPERS | {
+            "clip",
+            "clamp",
+            "minimum",
+            "maximum",
+            "min",
+            "max",
+            "where",
+        }
+    return not isinstance(node, (ast.BinOp, ast.Compare, ast.BoolOp))
+
+
+def _escapes(ratio: Ratio) -> bool:
+    """Whether a token that was not seen gets a share of the same total: the escape of a PPM model."""
+    sides = _division(ratio.node)
+    if sides is None:
+        return False
+    total = ast.unparse(sides[1])
+    for node in ast.walk(ratio.site.body):
+        other = _division(node) if node is not ratio.node else None
+        if other is not None and ast.unparse(other[1]) == total and ast.unparse(other[0]) != ast.unparse(sides[0]):
+            return True
+    return False
 
 
 def _mixes(node: ast.AST) -> bool:

@@ -29,6 +29,25 @@ def ratio_evidence(reading: Reading, ratio: Ratio) -> tuple[Evidence, ...]:
     return tuple(found)
 
 
+def lookup_suspect(reading: Reading, question: str) -> Finding:
+    """What to say of a count that is read with a target in a hashed key and is not divided by another count."""
+    read, place = reading.tables.lookups[0]
+    evidence = [
+        reading.evidence(place.site.program, place.node, "a target goes into the key"),
+        reading.evidence(read.site.program, read.node, "the count, read"),
+    ]
+    first = reading.reported.first_score()
+    if first is not None:
+        evidence.append(reading.at(first, "scored here"))
+    return Finding(
+        Status.SUSPECT,
+        f"A count behind the reported figure is looked up with validation targets in a hash key: see {question}.",
+        Confidence.MEDIUM,
+        tuple(evidence),
+        reading.call_path(reading.tables.starts[0]),
+    )
+
+
 def not_reported(reading: Reading, ratio: Ratio, what: str) -> Finding:
     """What to say of a pattern that stands in the code but that the reported figure does not depend on."""
     body = ratio.site.body

@@ -34,7 +34,7 @@ from auditor.index.tables import Form
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
 from rules.base import Example, Finding, Rule
-from rules.distribution.caches import not_reported, ratio_evidence
+from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence
 from rules.examples import script
 
 
@@ -69,6 +69,10 @@ class NgramTargetInKey(Rule):
         elsewhere = [r for r in tables.elsewhere if r.form is Form.HASHED] if tables.present else []
         if elsewhere:
             return not_reported(reading, elsewhere[0], "a lookup with the realised target in the key")
+        if tables.lookups:
+            return lookup_suspect(
+                reading, "whether it is the token being scored, or one before it, that goes into the hash"
+            )
         if tables.ratios:
             ratio = tables.ratios[0]
             return Finding(

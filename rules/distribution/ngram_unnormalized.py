@@ -32,7 +32,7 @@ from auditor.index.tables import Form, Gate, Ratio
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
 from rules.base import Example, Finding, Rule
-from rules.distribution.caches import not_reported, ratio_evidence
+from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence
 from rules.examples import script
 
 WHY = {
@@ -77,6 +77,8 @@ class NgramUnnormalized(Rule):
         elsewhere = [r for r in tables.elsewhere if r.form in WHY] if tables.present else []
         if elsewhere:
             return not_reported(reading, elsewhere[0], "a count-based probability that is not normalised")
+        if tables.lookups:
+            return lookup_suspect(reading, "whether the count is used for the realised token alone")
         column = [r for r in ratios if r.form is Form.COLUMN]
         if column:
             return Finding(
