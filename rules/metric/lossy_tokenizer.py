@@ -44,6 +44,7 @@ FOLDED_NAME = re.compile(r"(?i)case[_-]?fold|lower[_-]?case|(?<![a-z])lower(?![a
 FOLDING_CALLS = frozenset({"lower", "casefold"})
 ENCODERS = frozenset({"encode", "EncodeAsIds", "encode_as_ids", "Encode"})
 WRITERS = frozenset({"tofile", "write", "save", "SentencePieceTrainer", "Train"})
+_FOLDS = FOLDING_CALLS | {"normalize"}
 MUCH_MORE = 1.05
 """Bytes per token over the published tokenizer's of the same size; other merges alone gain less."""
 
@@ -213,13 +214,15 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
         if index is None or tree is None or not any(w in text for w in WRITERS):
             continue
         folding = {
-            node.name: what
-            for node in walk(tree)
-            if isinstance(node, ast.FunctionDef)
-            for inner in walk(node)
+            facts.node.name: what
+            for facts in index.functions.values()
+            if facts.names & _FOLDS
+            for inner in walk(facts.node)
             if isinstance(inner, ast.Return) and inner.value is not None and (what := _changes(inner.value))
         }
-        for node in walk(tree):
+        encoding = [f.node for f in index.functions.values() if f.outer is None and f.names & ENCODERS]
+        top = [s for s in tree.body if not isinstance(s, ast.FunctionDef | ast.ClassDef)]
+        for node in (n for part in (*encoding, *top) for n in walk(part)):
             if not isinstance(node, ast.Call) or _leaf(node.func) not in ENCODERS or not node.args:
                 continue
             called = [_leaf(c.func) for c in walk(node.args[0]) if isinstance(c, ast.Call)]
