@@ -427,7 +427,7 @@ class Interpreter:
 
     def s_assign(self, node: ast.Assign, scope: Scope) -> None:
         value = self.eval(node.value, scope)
-        if "grad" in value.roles and self.watches_leaves:
+        if self.watches_leaves and self.loops and "val" in value.roles and isinstance(node.value, ast.BinOp | ast.Call):
             self.note_update(node, value, scope)
         for target in node.targets:
             self.keeps_best(target, value)
@@ -436,16 +436,17 @@ class Interpreter:
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
 
     def note_update(self, node: ast.Assign, value: Value, scope: Scope) -> None:
-        """``delta = delta - rate * gradient`` steps a leaf like an optimiser does."""
+        """``delta = delta - rate * gradient`` steps a tensor like an optimiser does."""
         target = node.targets[0]
-        if not isinstance(target, ast.Name) or not any(
-            isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(node.value)
-        ):
+        found = scope.find(target.id) if isinstance(target, ast.Name) else None
+        if found is None or not isinstance(target, ast.Name) or found[0].roles & {"nn", "grad"}:
             return
-        found = scope.find(target.id)
-        if found is not None and _leaves(found[0].roles) and not found[0].roles & {"nn", "grad"}:
-            self.step_event(node, found[0], value.roles)
-            value.roles = found[0].roles  # the gradient's tokens are not what the tensor is made of
+        if "grad" in value.roles and _leaves(found[0].roles):
+            if any(isinstance(n, ast.Name) and n.id == target.id for n in walk(node.value)):
+                self.step_event(node, found[0], value.roles)
+                value.roles = found[0].roles  # the gradient's tokens are not what the tensor is made of
+        elif self.is_score(value.roles) and self.descends(target.id, node.value):
+            self.descent(node, value)
 
     def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
         """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
@@ -467,12 +468,7 @@ class Interpreter:
             and isinstance(source, ast.BinOp)
             and any(isinstance(n, ast.Name) and n.id == target.id for n in walk(source))
         ):
-            if self.descends(target.id, source):
-                self.descent(node, value)
-            else:
-                self.score(node, value, value, scope)
-        elif isinstance(target, ast.Name) and isinstance(source, ast.Call) and self.descends(target.id, source):
-            self.descent(node, value)
+            self.score(node, value, value, scope)
 
     def descends(self, name: str, source: ast.expr) -> bool:
         """Whether ``bias = bias - rate * gradient`` follows a gradient by hand: what it changes is no sum that is
@@ -480,7 +476,7 @@ class Interpreter:
         """
         inner = self.loops[-1].node if self.loops else None
         if inner is None or not any(
-            isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub | ast.Add) and _bare(part.left) == name
+            isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) and _bare(part.left) == name
             for part in walk(source)
         ):
             return False
@@ -514,6 +510,7 @@ class Interpreter:
         change = self.eval(node.value, scope)
         if self.is_score(change.roles):
             by_hand = isinstance(node.op, ast.Sub) and isinstance(node.target, ast.Name) and not _leaves(old.roles)
+            by_hand = by_hand and "nn" not in old.roles
             if by_hand and self.descends(node.target.id, ast.BinOp(node.target, node.op, node.value)):  # type: ignore[union-attr]
                 self.descent(node, change)
             else:
