@@ -698,7 +698,7 @@ class Interpreter:
         return STOP if flow == STOP and not _can_break(node.body) else None
 
     def loop_roles(self, value: Value) -> frozenset[str]:
-        return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const", "rounds:", "unset")))
+        return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const", "rounds:", "unset", "order:")))
 
     def loop_body(
         self,
@@ -1216,7 +1216,7 @@ class Interpreter:
         roles = holder.roles - {"whole"}
         if "random" in key.roles and "val" in roles:
             roles |= {"random"}
-        roles |= frozenset(r for r in key.roles if r.startswith(("cut:", "span:", "out:")))
+        roles |= frozenset(r for r in key.roles if r.startswith(("cut:", "span:", "out:", "order:")))
         return Value(roles=roles, settings=holder.settings, born=holder.born, sample=holder.sample, of=holder)
 
     def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
@@ -1258,7 +1258,7 @@ class Interpreter:
                 roles |= {"stored"}
             for bound in (lower, upper):
                 if bound is not None:
-                    roles |= _places(bound.roles)
+                    roles |= _places(bound.roles, ("at:", "order:"))
             if "val" in roles and "nn" not in roles:
                 roles |= {f"piece:{self.next_serial()}"}
             size = _batch_size(part) if self.watches_leaves and not roles & {"val", "nn"} else None
@@ -1291,6 +1291,14 @@ class Interpreter:
         lower = number_of(bounds[0]) if bounds[0] is not None else 0.0
         upper = number_of(bounds[1]) if bounds[1] is not None else math.inf
         return self.new_span(part, lower, upper, of_tokens, mask, "alone" in roles_of(bounds))
+
+    def reorder(self, node: ast.AST, value: Value, how: str) -> frozenset[str]:
+        """The role of validation documents or windows in another order than the stored one."""
+        roles = deep_roles(value, 3)
+        if not roles & {"val", "val.len"} or "nn" in roles or self.passes:
+            return EMPTY
+        event = self.emit(Kind.ORDER, node, roles=roles, detail=how, settings=value.settings)
+        return frozenset({f"order:{event.seq}"})
 
     def new_span(
         self,
@@ -1667,7 +1675,7 @@ class Interpreter:
             interesting = True
         else:
             interesting = force or index.interesting(definition) or (self.passes > 0 and index.mixes(definition))
-            if not interesting and index.counts(definition):
+            if not interesting and (index.counts(definition) or index.reorders(definition)):
                 interesting = any("val" in deep_roles(v, 1) for v in (*values, *([receiver] if receiver else [])))
         outer = self.frames[-1] if self.frames else None
         recursive = sum(1 for f in self.frames if f.definition is definition)
@@ -1956,6 +1964,12 @@ class Interpreter:
                 return Const(value=None)
             if name == "copy":
                 return Seq(items=list(holder.items), roles=holder.roles, settings=holder.settings)
+            if name == "sort":
+                if "key" in keywords or "reverse" in keywords:
+                    marked = _moved(holder, self.reorder(node, holder, "sorted"))
+                    if isinstance(marked, Seq):
+                        holder.items, holder.roles = marked.items, marked.roles
+                return Const(value=None)
             if name == "pop":
                 return self.part(holder)
             if name == "insert" and len(arguments) > 1:
@@ -2037,6 +2051,15 @@ class Interpreter:
             if not off and not _owned(holder.roles):
                 holder.roles |= self.leaf(node, None, holder)
             return holder
+        if name == "shuffle" and arguments:
+            arguments[0].roles |= self.reorder(node, arguments[0], "shuffled")
+            return Const(value=None)
+        if name == "permutation" and arguments:
+            return Value(roles=given | self.reorder(node, arguments[0], "shuffled"))
+        if name == "argsort" or (name == "sort" and keywords):
+            marks = self.reorder(node, holder, "sorted")
+            holder.roles |= marks if name == "sort" else EMPTY
+            return Value(roles=holder.roles | marks)
         if name.endswith("_") and not name.startswith("_"):
             owned = any(r.startswith(("param:", "leaf:")) for r in holder.roles)
             if name in ("zero_", "fill_"):
@@ -2420,6 +2443,8 @@ class Interpreter:
         if leaf in PLACING:
             roles = frozenset(r for r in roles if not r.startswith("counted:"))
         result = Value(roles=_through_call(roles) | counts, settings=settings_of(values), text=None)
+        if leaf in ("argsort", "lexsort") and arguments:
+            result.roles |= self.reorder(node, arguments[0], "sorted")
         if leaf == "gather" and len(values) > 1 and "val" in values[-1].roles and "nn" in values[0].roles:
             result.roles |= {"realised"}
         if leaf in SMALLER or leaf in LARGER:
@@ -3128,8 +3153,21 @@ def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n:
     return Value()
 
 
+def _x_sorted(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    made = _x_list(i, f, a, k, n)
+    # Without a key, places in the text are sorted by themselves: the order in which they are stored.
+    return _moved(made, i.reorder(n, made, "sorted")) if "key" in k or "reverse" in k else made
+
+
 def _x_shuffle(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    for value in a[:1]:
+        value.roles |= i.reorder(n, value, "shuffled")
     return Const(value=None)
+
+
+def _x_permutation(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
+    roles = roles_of(a)
+    return Value(roles=roles | (i.reorder(n, a[0], "shuffled") if a else EMPTY))
 
 
 def _x_thread(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -3145,7 +3183,8 @@ EXTERNALS: dict[str, Handler] = {
     "os.environ.pop": _x_getenv, "int": _x_number, "float": _x_number, "bool": _x_number, "str": _x_number,
     "os.path.join": _x_join_path, "pathlib.Path": _x_path, "os.path.abspath": _x_path, "os.path.expanduser": _x_path,
     "os.fspath": _x_path, "min": _x_minmax, "max": _x_minmax, "len": _x_len, "range": _x_range,
-    "list": _x_list, "tuple": _x_list, "set": _x_list, "dict": _x_list, "sorted": _x_list, "reversed": _x_list,
+    "list": _x_list, "tuple": _x_list, "set": _x_list, "dict": _x_list, "sorted": _x_sorted, "reversed": _x_list,
+    "torch.randperm": _x_permutation, "numpy.random.permutation": _x_permutation,
     "collections.deque": _x_list, "tqdm": _x_first, "tqdm.tqdm": _x_first, "tqdm.auto.tqdm": _x_first,
     "iter": _x_first, "enumerate": _x_enumerate, "zip": _x_enumerate, "getattr": _x_getattr, "setattr": _x_setattr,
     "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
@@ -3390,9 +3429,9 @@ def _opposite(role: str) -> str:
     return f"round:{loop}:{OPPOSITE.get(operator_, operator_)}:{number}"
 
 
-def _places(roles: frozenset[str]) -> frozenset[str]:
+def _places(roles: frozenset[str], kinds: tuple[str, ...] = ("at:",)) -> frozenset[str]:
     """The loops whose round a value with these roles depends on."""
-    return frozenset(r for r in roles if r.startswith("at:")) if roles else EMPTY
+    return frozenset(r for r in roles if r.startswith(kinds)) if roles else EMPTY
 
 
 def _moved(value: Value, places: frozenset[str]) -> Value:

@@ -72,6 +72,8 @@ class FunctionFacts:
     makes: bool = False
     """It returns a function that is defined in it."""
     makes_leaves: bool = False
+    reorders: bool = False
+    """It sorts by a key, or shuffles."""
     strings: list[str] = field(default_factory=list)
     numbers: set[float] = field(default_factory=set)
     """Numbers above 1 and up to 2**17 that stand in it."""
@@ -105,6 +107,16 @@ def makes_leaf(node: ast.AST) -> bool:
         if not flags:
             return False
     return not flags or not isinstance(flags[0], ast.Constant) or bool(flags[0].value)
+
+
+def puts_in_order(node: ast.AST) -> bool:
+    """Whether a call sorts by a key or shuffles."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name in ("shuffle", "permutation", "randperm", "argsort") or (
+        name in ("sort", "sorted") and any(k.arg in ("key", "reverse") for k in node.keywords)
+    )
 
 
 def takes_from_itself(node: ast.Assign) -> bool:
@@ -180,6 +192,7 @@ class ProgramIndex:
             elif facts is not None:
                 if kind is ast.Call:
                     facts.makes_leaves = facts.makes_leaves or makes_leaf(node)
+                    facts.reorders = facts.reorders or puts_in_order(node)
                 elif kind is ast.keyword or kind is ast.arg:
                     if node.arg:  # type: ignore[attr-defined]
                         facts.names.add(node.arg)  # type: ignore[attr-defined]
@@ -416,7 +429,15 @@ class ProgramIndex:
     def resets(self, node: ast.AST) -> bool:
         """Whether this method puts fixed values into its object's parameters (``reset``, ``reinit``, ...)."""
         facts = self.functions.get(id(node))
-        return facts is not None and facts.node.name != "forward" and bool(facts.names & RESETS)
+        if facts is None or facts.node.name == "forward":
+            return False
+        return bool(facts.names & RESETS) or (facts.in_class and bool(facts.names & self._resetting))
+
+    @cached_property
+    def _resetting(self) -> frozenset[str]:
+        """Names of the methods that reset something themselves: a whole is reset by resetting its parts."""
+        names = (f.node.name for f in self.functions.values() if f.in_class and f.names & RESETS)
+        return frozenset(n for n in names if n not in TRAINING and n not in ("forward", "__init__"))
 
     def counts(self, node: ast.AST) -> bool:
         """Whether this function, or one it names, adds to entries of a table."""
@@ -427,6 +448,10 @@ class ProgramIndex:
         return self._closure(
             {i for i, f in self.functions.items() if f.tallies or f.names & TALLIES or {"add", "at"} <= f.names}
         )
+
+    def reorders(self, node: ast.AST) -> bool:
+        """Whether this function itself sorts by a key, or shuffles."""
+        return id(node) in self.functions and self.functions[id(node)].reorders
 
     def trains(self, node: ast.AST) -> bool:
         """Whether this function can run a backward pass."""

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     PICK = "pick"  # the better of two results on the tokens that did come is taken, or they are compared
     RESET = "reset"  # parameters are overwritten, inside a loop, with what no gradient made
     LOAD = "load"  # parameters are loaded into an object
+    ORDER = "order"  # validation documents or windows are sorted or shuffled
     CUT = "cut"  # a part of the validation tokens (or of their windows, documents) is selected
     MODEL_CALL = "model call"  # a network is applied
     MATCH = "match"  # validation tokens are compared, place by place, with the content of a file that is no shard

@@ -20,7 +20,8 @@ A value carries three things the rules ask for:
   tokens; ``minus:N``: score N was taken out of this sum; ``superseded``: and another one put in its place;
   ``leaf:N``: a tensor optimised by itself, outside of any network;
   ``bytemix:N``: computed from byte mixture N; ``span:N`` / ``out:N``: restricted to span N of positions, or to
-  all others; ``positions``: numbers of positions; ``alone``: a batch of one);
+  all others; ``positions``: numbers of positions; ``alone``: a batch of one; ``order:N``: in the order
+  that event N made);
 * the *settings* (environment variables, command line flags) its value depends on.
 """
 
