@@ -59,6 +59,14 @@ def share_loop(score: Event, step: Event) -> bool:
     return bool(shared_loops(score, step))
 
 
+def exclude_each_other(first: Event, second: Event) -> bool:
+    """Whether the two stand in the two branches of one condition that is tested once."""
+    if same_round(first, second):
+        return False
+    taken = {(id(g.node), g.frame): g.negated for g in first.guards if g.truth is None and g.frame}
+    return any(g.truth is None and taken.get((id(g.node), g.frame), g.negated) is not g.negated for g in second.guards)
+
+
 def same_round(first: Event, second: Event) -> bool:
     """Whether both happen in one execution of some loop, wherever it stands."""
     return not {loop.id for loop in first.loops}.isdisjoint(loop.id for loop in second.loops)
@@ -101,9 +109,25 @@ def last_pass(event: Event) -> int | None:
     return max(times, default=None)
 
 
-def pieces(event: Event) -> set[str]:
-    """The cuts of the validation tokens that ``event``'s value depends on."""
-    return {r for r in event.roles if r.startswith("piece:")}
+def pieces(event: Event) -> set[int]:
+    """The cuts of the validation tokens that ``event``'s value depends on, numbered in the order they are made in."""
+    return {int(r[6:]) for r in event.roles if r.startswith("piece:")}
+
+
+def same_tokens(trace: Trace, scored: set[int], trained: set[int]) -> bool:
+    """Whether what was scored and what was trained on, given by their pieces, have tokens in common for certain.
+
+    They do if both are cut from one piece and the score takes all of it, or both start with its first token.
+    """
+    common = scored & trained
+    if not common:
+        return False
+    last = max(common)
+    further = {n for n in scored if n > last}
+    if not further:
+        return True
+    own = {n for n in trained if n > last}
+    return all(trace.pieces.get(n, False) for n in further | own)
 
 
 def number_of_rounds(loop: Loop) -> int | None:
@@ -199,8 +223,7 @@ def relation(trace: Trace, score: Event, step: Event) -> Relation:
     if not moves(score.roles, inner) and not moves(step.roles, inner):
         known = isinstance(inner.node, ast.For) and "const" in inner.roles
         return Relation(step, score, Order.TRAINED_FIRST if known else Order.UNCLEAR, inner)
-    scored, trained = pieces(score), pieces(step)
-    same = bool(scored) and scored <= trained
+    same = same_tokens(trace, pieces(score), pieces(step))
     return Relation(step, score, Order.TRAINED_FIRST if same else Order.UNCLEAR, inner)
 
 
@@ -209,10 +232,14 @@ def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | Non
     changed = owners(step)
     if not changed:
         return None
+    if not scores:
+        return None
     whole = changed | {root(trace, o) for o in changed}
     for when, serial, saved in trace.restores:
         if serial in whole and saved < step.time < when:
             return "the weights are restored afterwards"
+    if any(e.kind is Kind.RESET and step.seq < e.seq < scores[0].seq and _wipes(e, changed) for e in trace.events):
+        return "what was trained is reset before the reported evaluation scores"
     end = end_of_work(trace, step)
     used = any(
         time > end and _in_scored_part(scores, frames)
@@ -220,7 +247,13 @@ def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | Non
         for time, frames in trace.touches.get(serial, {}).values()
     )
     captured = any(serial in whole and time > step.time for time, serial in trace.captures)
-    return "the stepped weights are not used afterwards" if scores and not used and not captured else None
+    return "the stepped weights are not used afterwards" if not used and not captured else None
+
+
+def _wipes(reset: Event, changed: set[int]) -> bool:
+    """Whether a reset puts constants into all that a step changed."""
+    kept = any(r.startswith(("param:", "state:")) for r in reset.roles)
+    return not kept and changed <= {int(r.removeprefix("param:")) for r in (reset.text or "").split()}
 
 
 def end_of_work(trace: Trace, step: Event) -> int:
@@ -321,7 +354,7 @@ def _counted_before(trace: Trace, scores: Sequence[Event], metric: Event | None)
                 score = scores[-1]
             else:
                 score = user
-                if same_round(user, count):
+                if same_round(user, count) or exclude_each_other(user, count):
                     continue
             stored = sorted(n for n in _numbers(user.roles, "score:") if n in known and n < number)
             if beside:
@@ -341,10 +374,12 @@ def _trained_before(trace: Trace, scores: Sequence[Event]) -> list[Rescoring]:
     if not scores:
         return found
     for step in trace.of(Kind.STEP):
-        if "val" not in step.roles or step.seq > scores[-1].seq or any(share_loop(s, step) for s in scores):
+        if "val" not in step.roles or not owners(step) or step.seq > scores[-1].seq:
+            continue
+        if any(share_loop(s, step) for s in scores):
             continue
         beside = [s for s in trace.of(Kind.SCORE) if s.seq < step.seq and share_loop(s, step) and s not in scores]
-        later = [s for s in scores if s.seq > step.seq]
+        later = [s for s in scores if s.seq > step.seq and not exclude_each_other(s, step)]
         if not beside or not later or thrown_away(trace, scores, step) is not None:
             continue
         if not any(relation(trace, s, step).order is Order.SCORED_FIRST for s in beside):

@@ -594,7 +594,17 @@ class Interpreter:
             unset = test.settings if "unset" in test.roles else EMPTY
             marks = frozenset(r for r in test.roles if r.startswith(("round:", "pick:")))
             replaced = replaced or self.replaces_best(node, test)
-            self.guards.append(Guard(node.test, self.program, True if both else None, unset, negated, marks))
+            self.guards.append(
+                Guard(
+                    node.test,
+                    self.program,
+                    True if both else None,
+                    unset,
+                    negated,
+                    marks,
+                    self.frames[-1].id if self.frames else 0,
+                )
+            )
             try:
                 flows.append(self.block(body, scope) if body else None)
             finally:
@@ -984,7 +994,7 @@ class Interpreter:
                     if "grad" in value.roles:
                         self.step_event(target, option, value.roles)
                     elif "nn" not in value.roles:
-                        self.reset_event(target, option)
+                        self.reset_event(target, option, value.roles)
                     option.roles |= value.roles
         elif isinstance(target, ast.Subscript):
             holder = self.eval(target.value, scope)
@@ -1171,6 +1181,11 @@ class Interpreter:
                 made = self.slice(node, holder, first, scope)
             else:
                 made = Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
+            if type(made) is Value:
+                made.roles |= _places(chosen)
+                for part in axes[1:]:
+                    if isinstance(part, ast.Slice) and (part.lower or part.upper):
+                        made.roles |= self.placed(holder, part, scope)
             if self.passes and "nn" in holder.roles and _is_shift(node.slice):
                 made.roles |= {"prev"}
             if "nn" in holder.roles and "val" in chosen and "nn" not in chosen and type(made) is Value:
@@ -1260,7 +1275,7 @@ class Interpreter:
                 if bound is not None:
                     roles |= _places(bound.roles, ("at:", "order:"))
             if "val" in roles and "nn" not in roles:
-                roles |= {f"piece:{self.next_serial()}"}
+                roles |= self.piece(lower)
             size = _batch_size(part) if self.watches_leaves and not roles & {"val", "nn"} else None
             if size is not None and number_of(self.eval(size, scope)) == 1:
                 roles |= {"alone"}
@@ -1268,6 +1283,22 @@ class Interpreter:
             roles |= {"random"}
         typical = number_of(self.part(holder)) if isinstance(holder, Seq) else holder.sample
         return Value(roles=roles, settings=holder.settings, born=holder.born, sample=typical)
+
+    def placed(self, holder: Value, part: ast.Slice, scope: Scope) -> frozenset[str]:
+        """Roles that a slice along a further axis adds: the rounds that it moves with, and a piece of the tokens."""
+        lower = self.eval(part.lower, scope) if part.lower is not None else None
+        upper = self.eval(part.upper, scope) if part.upper is not None else None
+        places = _places(roles_of((lower, upper)))
+        if places and "val" in holder.roles and "nn" not in holder.roles:
+            return places | self.piece(lower)
+        return places
+
+    def piece(self, lower: Value | None) -> frozenset[str]:
+        """The role of a new cut of the validation tokens; whether it starts with its source's first token is noted."""
+        number = self.next_serial()
+        first = lower is None or "from:0" in lower.roles or (isinstance(lower, Const) and lower.value in (0, 1))
+        self.trace.pieces[number] = first
+        return frozenset({f"piece:{number}"})
 
     def span(self, holder: Value, axes: list[ast.expr], scope: Scope) -> frozenset[str]:
         """The role of a selection of positions from tokens or from what a network made of them."""
@@ -2071,7 +2102,7 @@ class Interpreter:
                 at = arguments[1] if name != "index_put_" else arguments[0]
                 self.count(node, holder, deep_roles(at, 1), given & {"nn"})
             if owned and name in RESETTING and not given & {"grad", "nn"}:
-                self.reset_event(node, holder)
+                self.reset_event(node, holder, given)
             if self.is_score(given) and name in (
                 "add_",
                 "copy_",
@@ -2270,11 +2301,11 @@ class Interpreter:
             detail=leaves,
         )
 
-    def reset_event(self, node: ast.AST, target: Value) -> None:
+    def reset_event(self, node: ast.AST, target: Value, source: frozenset[str] = EMPTY) -> None:
         """Parameters are overwritten with what does not come from a gradient, inside a loop."""
         owned = sorted(r for r in deep_roles(target, 2) if r.startswith("param:") and "~" not in r)
         if owned and self.loops and not self.passes:
-            self.emit(Kind.RESET, node, text=" ".join(owned))
+            self.emit(Kind.RESET, node, text=" ".join(owned), roles=source)
 
     def is_score(self, roles: frozenset[str]) -> bool:
         """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
@@ -2540,6 +2571,8 @@ class Interpreter:
             gone = frozenset(r for r in right.roles - left.roles if r.startswith("cut:"))
             right = Value(roles=right.roles - gone, settings=right.settings) if gone else right
         roles = left.roles | right.roles
+        if "from:0" in roles and not (op is ast.Add and isinstance(right, Const) and right.value == 1):
+            roles -= {"from:0"}  # the targets of a span start one further, which still is its start
         if op is ast.Div and "nn" in left.roles:
             # a loss per byte, or per token, is not made of counts
             roles -= frozenset(r for r in right.roles - left.roles if r.startswith("counted:"))
@@ -2975,6 +3008,7 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
     settings = settings_of(bounds)
     stop = a[0] if len(a) == 1 else a[1]
     start: Value = Const(value=0) if len(a) == 1 else a[0]
+    origin = frozenset({"from:0"}) if isinstance(start, Const) and start.value == 0 else EMPTY
     if isinstance(stop, Const) and isinstance(start, Const):
         try:
             if stop.value <= start.value and (len(a) < 3 or (isinstance(a[2], Const) and a[2].value > 0)):
@@ -2985,12 +3019,14 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
         step = a[2].value if len(a) > 2 and isinstance(a[2], Const) else 1
         if isinstance(stop.value, int) and isinstance(start.value, int) and isinstance(step, int) and step:
             known.add(f"rounds:{len(range(start.value, stop.value, step))}")
-        return Value(roles=_places(roles_of(bounds)) | known, settings=settings, sample=_middle(start, stop, a[2:]))
+        return Value(
+            roles=_places(roles_of(bounds)) | known | origin, settings=settings, sample=_middle(start, stop, a[2:])
+        )
     roles = roles_of(bounds)
     if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
         roles |= {f"per:{abs(a[2].value)}"}
     return Value(
-        roles=roles - {"val", "whole"} | ({"val.len"} & roles),
+        roles=roles - {"val", "whole"} | ({"val.len"} & roles) | origin,
         settings=settings,
         sample=_middle(start, stop, a[2:]),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from auditor.index.adaptation import owners, share_loop, thrown_away
+from auditor.index.adaptation import exclude_each_other, owners, share_loop, thrown_away
 from auditor.index.trace import Event, Kind, Trace
 
 
@@ -26,6 +26,8 @@ def why_harmless(trace: Trace, scores: Sequence[Event], step: Event) -> str | No
             )
         if step.frames[-1].id in {f.id for f in scores[0].own_frames} and step.seq > scores[0].seq:
             return "they come after the tokens are scored (score-first)"
+    if scores and all(exclude_each_other(score, step) for score in scores):
+        return "they belong to the branch that the reported evaluation is the alternative to"
     thrown = thrown_away(trace, scores, step)
     if thrown is not None:
         return f"{thrown} (throw-away steps)"

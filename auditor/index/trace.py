@@ -65,6 +65,8 @@ class Guard:
     negated: bool = False
     roles: frozenset[str] = frozenset()
     """What the condition depends on: rounds of a loop (``round:``), a comparison of two losses (``pick:``)."""
+    frame: int = 0
+    """The call in which the condition is tested, where both of its branches were followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,8 @@ class Trace:
     """object serial of a network → that of the network it is part of."""
     made_in: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """object serial (of a tensor optimised by itself: minus its ``leaf:`` number) → loops in which it was made."""
+    pieces: dict[int, bool] = field(default_factory=dict)
+    """number of a cut of the validation tokens → whether its first round starts with the first token of its source."""
     captures: list[tuple[int, int]] = field(default_factory=list)
     """(time, object serial) for each state_dict() taken."""
     loop_end: dict[int, int] = field(default_factory=dict)

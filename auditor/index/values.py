@@ -14,7 +14,8 @@ A value carries three things the rules ask for:
   ``stored``: cut from it at a place worked out at run time, ``match:N``: equal to validation tokens in event N;
   ``boundary``: tokens compared with a value; ``prev``: moved by one position; ``unset``: an unknown
   setting; ``at:L``: another value in every round of loop L; ``round:L:Eq:0``: true in that round of loop
-  L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``pass:T``: came out
+  L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``from:0``: a counter
+  that starts at 0; ``pass:T``: came out
   of the forward pass at time T; ``realised``: a loss or probability of the tokens that did come; ``pick:N``: chosen
   by comparing two of these in event N; ``counted:N``: from a table into which event N counted validation
   tokens; ``minus:N``: score N was taken out of this sum; ``superseded``: and another one put in its place;

@@ -49,15 +49,16 @@ class CrossRowAdaptation(Rule):
         problem = reading.unreadable()
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
-        picks = [p for index in reading.opened() for p in row_picks(index)]
         found = reading.relations
+        later = any(r.order in (Order.UNCLEAR, Order.TRAINED_FIRST) for r in found)
+        picks = [p for index in reading.opened() for p in row_picks(index)] if later else []
         if not picks:
             rows = any(r.order is Order.SCORED_FIRST for r in found)
             return Finding(
                 Status.CLEAN,
-                "Spans are scored before their adapters are trained, and no rows of adapters are exchanged in a batch."
+                "Spans are scored before the step that trains on them: no row is scored with what the others taught."
                 if rows
-                else "No adapter keeps rows that a forward pass exchanges between the members of a batch.",
+                else "No score of the reported evaluation follows, in one round, a step on the adapters of a batch.",
                 Confidence.LOW if reading.trace.truncated else Confidence.HIGH,
             )
         opened: tuple[Relation, RowPick] | None = None

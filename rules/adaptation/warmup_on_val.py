@@ -50,7 +50,7 @@ class WarmupOnVal(Rule):
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
         trace = reading.trace
         scores = reading.reported.scores
-        steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles]
+        steps = [e for e in trace.of(Kind.STEP) if "val" in e.roles and "train" not in e.roles]
         opened: Event | None = None
         idle: Event | None = None
         for step in steps:
@@ -97,30 +97,7 @@ class WarmupOnVal(Rule):
                 (reading.at(idle, "would step here"),),
                 reading.call_path(idle),
             )
-        return self._latent(reading) or _clean(reading, steps)
-
-    def _latent(self, reading: Reading) -> Finding | None:
-        trace = reading.switched_off(reading.training_names())
-        if trace is None:
-            return None
-        scores = trace.of(Kind.SCORE)
-        known = {id(e.node) for e in reading.trace.of(Kind.STEP) if "val" in e.roles}
-        for step in trace.of(Kind.STEP):
-            if "val" not in step.roles or id(step.node) in known or is_warm_up(trace, scores, step) is None:
-                continue
-            names = sorted({s for b in reading.trace.skipped for s in b.settings} & settings_of(step))
-            if not names:
-                continue
-            return Finding(
-                Status.LATENT,
-                f"{step.frames[-1].function} could warm up on validation tokens, but is switched off in this run"
-                f" ({', '.join(names[:3])}).",
-                Confidence.MEDIUM,
-                (reading.at(step, "would step here"), *reading.setting_evidence(names)),
-                reading.call_path(step),
-                tuple(names),
-            )
-        return None
+        return _clean(reading, steps)
 
 
 def _clean(reading: Reading, steps: list[Event]) -> Finding:
