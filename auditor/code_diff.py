@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 MODULE = "<module>"
 
@@ -69,6 +70,9 @@ def difference(first: str, first_tree: ast.Module, second: str, second_tree: ast
         a, b = _meaning(unit), _meaning(other)
         if a == b or (_CONFIGURATION.search(name) and _unused_apart(unit, first, other, second)):
             continue
+        if name == MODULE and _only_for_defaults(unit, ours, other, theirs):
+            defaults.append(name)
+            continue
         if _meaning(unit, defaults=False) == _meaning(other, defaults=False):
             defaults.append(name)
         else:
@@ -94,13 +98,26 @@ def _unused_apart(unit: Unit, text: str, other: Unit, other_text: str) -> bool:
     return "" not in (n for n, _ in apart) and all(len(re.findall(rf"\b{re.escape(n)}\b", t)) == 1 for n, t in apart)
 
 
+def _only_for_defaults(unit: Unit, ours: dict[str, Unit], other: Unit, theirs: dict[str, Unit]) -> bool:
+    """Whether module names that only one side sets serve nothing but defaults of settings there."""
+    left, right = _settings(unit), _settings(other)
+    if any(left[name] != right[name] for name in left.keys() & right.keys()):
+        return False
+    for apart, units in ((left.keys() - right.keys(), ours), (right.keys() - left.keys(), theirs)):
+        used = " ".join(u.text for n, u in units.items() if n != MODULE and not _CONFIGURATION.search(n))
+        if "" in apart or any(re.search(rf"\b{re.escape(name)}\b", used) for name in apart):
+            return False
+    return True
+
+
 def _settings(unit: Unit) -> dict[str, str]:
     """What each name of a configuration class is set to; under "" what isn't a plain setting."""
     found: dict[str, str] = {}
+    dump = _Dump(unit)
     for node in unit.nodes:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         name = target.id if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) else ""
-        found[name] = found.get(name, "") + _dump(node, True, True)
+        found[name] = found.get(name, "") + dump(node)
     return found
 
 
@@ -136,49 +153,102 @@ def _units(text: str, tree: ast.Module) -> Iterator[tuple[str, Unit]]:
 
 def _meaning(unit: Unit, *, defaults: bool = True) -> str:
     """A text that is the same for two units that do the same; with ``defaults`` off, whatever their defaults."""
-    configuration = _CONFIGURATION.search(unit.name) is not None
-    parts = [_dump(node, defaults, configuration) for node in unit.nodes]
-    return "\n".join(p for p in parts if p)
+    dump = _Dump(unit, defaults)
+    return "\n".join(p for n in unit.nodes if (p := dump(n)))
+
+
+def first_change(ours: Unit, theirs: Unit) -> tuple[int, int]:
+    """The lines of the first statement that differs, in each version."""
+    a, b = _Dump(ours), _Dump(theirs)
+    a.own, b.own = {}, {}  # numbered names shift after an inserted one
+    return _first_change(list(ours.nodes), list(theirs.nodes), a, b, (ours.line, theirs.line))
+
+
+def _first_change(
+    ours: list[ast.stmt], theirs: list[ast.stmt], a: _Dump, b: _Dump, at: tuple[int, int]
+) -> tuple[int, int]:
+    left = [n for n in ours if a(n)]
+    right = [n for n in theirs if b(n)]
+    for x, y in zip(left, right, strict=False):
+        at = (x.lineno, y.lineno)
+        if a(x) == b(y):
+            continue
+        for part in ("body", "orelse", "finalbody"):
+            inner, other = getattr(x, part, None), getattr(y, part, None)
+            if type(x) is type(y) and isinstance(inner, list) and isinstance(other, list) and a(inner) != b(other):
+                head = (f for f in ast.iter_fields(x) if f[0] not in ("body", "orelse", "finalbody", *_SKIPPED))
+                if all(a(v) == b(getattr(y, f)) for f, v in head):
+                    return _first_change(inner, other, a, b, at)
+        return at
+    if len(left) > len(right):
+        return left[len(right)].lineno, at[1]
+    return at[0], right[len(left)].lineno if len(right) > len(left) else at[1]
 
 
 _SKIPPED = frozenset({"annotation", "returns", "type_comment", "ctx", "type_params", "simple", "kind"})
 
 
-def _dump(node: object, defaults: bool, configuration: bool) -> str:
-    if isinstance(node, list):
-        return "[" + ",".join(p for n in node if (p := _dump(n, defaults, configuration))) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    if isinstance(node, ast.Expr):
-        called = node.value
-        if isinstance(called, ast.Constant):
-            return ""  # a docstring
-        if isinstance(called, ast.Call) and _PRINTS.search(_name(called.func)):
+class _Dump:
+    """Writes nodes of one unit as text without what makes no difference.
+
+    In a function its own names are numbered, so that renaming them changes nothing.
+    """
+
+    def __init__(self, unit: Unit, defaults: bool = True) -> None:
+        self.defaults = defaults
+        self.configuration = _CONFIGURATION.search(unit.name) is not None
+        self.own: dict[str, str] = {}
+        if len(unit.nodes) == 1 and isinstance(unit.nodes[0], ast.FunctionDef | ast.AsyncFunctionDef):
+            shared: set[str] = set()
+            for node in ast.walk(unit.nodes[0]):
+                if isinstance(node, ast.Global | ast.Nonlocal):
+                    shared.update(node.names)
+                name = node.arg if isinstance(node, ast.arg) else node.id if _is_target(node) else None
+                if name is not None:
+                    self.own.setdefault(name, f"${len(self.own)}")
+            for name in shared:
+                self.own.pop(name, None)
+
+    def __call__(self, node: object) -> str:
+        if isinstance(node, list):
+            return "[" + ",".join(p for n in node if (p := self(n))) + "]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.Name):
+            return self.own.get(node.id, node.id)
+        if isinstance(node, ast.arg):
+            return self.own.get(node.arg, node.arg)
+        if isinstance(node, ast.Expr):
+            called = node.value
+            if isinstance(called, ast.Constant):
+                return ""  # a docstring
+            if isinstance(called, ast.Call) and _PRINTS.search(_name(called.func)):
+                return ""
+        elif isinstance(node, ast.Pass | ast.Import | ast.ImportFrom) or _tries_import(node):
             return ""
-    elif isinstance(node, ast.Pass | ast.Import | ast.ImportFrom) or _tries_import(node):
-        return ""
-    elif isinstance(node, ast.AnnAssign):
-        if node.value is None:
-            return ""
-        target, value = _dump(node.target, defaults, configuration), _dump(node.value, defaults, configuration)
-        return f"Assign([{target}],{_default(node.value, value, defaults, configuration)})"
-    elif isinstance(node, ast.Assign):
-        targets, value = _dump(node.targets, defaults, configuration), _dump(node.value, defaults, configuration)
-        return f"Assign({targets},{_default(node.value, value, defaults, configuration)})"
-    elif isinstance(node, ast.Call) and not defaults and _READS_SETTING.search(_name(node.func)):
-        return f"Call({_name(node.func)},{_dump(node.args[:1], defaults, configuration)})"
-    fields = (_dump(v, defaults, configuration) for f, v in ast.iter_fields(node) if f not in _SKIPPED)
-    return f"{type(node).__name__}({','.join(fields)})"
+        elif isinstance(node, ast.AnnAssign):
+            return f"Assign([{self(node.target)}],{self._value(node.value)})" if node.value is not None else ""
+        elif isinstance(node, ast.Assign):
+            return f"Assign({self(node.targets)},{self._value(node.value)})"
+        elif isinstance(node, ast.Call) and not self.defaults and _READS_SETTING.search(_name(node.func)):
+            return f"Call({_name(node.func)},{self(node.args[:1])})"
+        fields = (self(v) for f, v in ast.iter_fields(node) if f not in _SKIPPED)
+        return f"{type(node).__name__}({','.join(fields)})"
+
+    def _value(self, node: ast.expr) -> str:
+        plain = isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
+        if self.configuration and not self.defaults and (plain or isinstance(node, ast.Constant)):
+            return "#"
+        return self(node)
+
+
+def _is_target(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _tries_import(node: ast.AST) -> bool:
     """An import that may fail, with what stands in for it."""
     return isinstance(node, ast.Try) and all(isinstance(n, ast.Import | ast.ImportFrom) for n in node.body)
-
-
-def _default(node: ast.expr, dumped: str, defaults: bool, configuration: bool) -> str:
-    plain = isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
-    return "#" if configuration and not defaults and plain else dumped
 
 
 def _name(node: ast.expr) -> str:

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from auditor.code_diff import CodeDifference, code_lines, difference
+from auditor.code_diff import CodeDifference, code_lines, difference, first_change
 
 BASE = '''"""Doc."""
 import os
@@ -88,14 +88,33 @@ def test_functions_of_one_side() -> None:
 def test_a_minified_program() -> None:
     names = [f"value_{i}" for i in range(30)]
     body = "".join(
-        f"def step_{i}(model, batch):\n    {n} = model.call_{i}(batch)\n    return {n}.size_{i}\n"
+        f"def step_{i}(model, batch):\n    {n} = model.call_{i}(batch, 'mean')\n    return {n}.size_{i}\n"
         for i, n in enumerate(names)
     )
-    short = body
-    for i, name in enumerate(names):
-        short = short.replace(name, "ab"[i % 2])
-    short = short.replace("model", "m").replace("batch", "b")
+    short = body.replace("'mean'", "M").replace("model", "m").replace("batch", "b")
+    for name in reversed(names):
+        short = short.replace(name, "a")
+    short = "M = 'mean'\n" + short
     assert difference(body, ast.parse(body), short, ast.parse(short)).minified
+
+
+def test_renamed_locals_are_no_difference() -> None:
+    renamed = BASE.replace("y = x + 1", "z = x + 1").replace("return y *", "return z *")
+    assert diff(renamed).nothing
+
+
+def test_the_first_change() -> None:
+    edited = BASE.replace("        y = x + 1\n", "        y = x + 1\n        if y:\n            y += 2\n")
+    ((ours, theirs),) = diff(edited).changed
+    lines = [
+        text.split("\n")[n - 1].strip() for text, n in zip((BASE, edited), first_change(ours, theirs), strict=True)
+    ]
+    assert lines == ["return y * Hyperparameters.layers", "if y:"]
+
+
+def test_module_names_for_defaults_only() -> None:
+    edited = BASE.replace("LIMIT = 3", "LIMIT = 3\n_NINE = 9").replace('"LAYERS", 9', '"LAYERS", _NINE')
+    assert diff(edited).nothing and diff(edited).defaults
 
 
 def test_code_lines() -> None:

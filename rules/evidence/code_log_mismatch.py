@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from auditor.code_diff import CodeDifference, Unit, code_lines, difference
+from auditor.code_diff import CodeDifference, code_lines, difference, first_change
 from auditor.logs import RunLog
 from auditor.reading import Reading
 from auditor.submission import Change, SubmissionFile
@@ -41,6 +41,9 @@ MAX_SCRIPTS = 8
 FAR_BYTES = 1_000
 FAR_SHARE = 0.02
 """A count of code bytes that is further off than both is another program; nearer, it may be a comment."""
+
+ALIKE = 0.05
+"""The share of foreign lines up to which source that cannot be parsed counts as the submitted one."""
 
 _RULE_LINE = re.compile(r"^[=\-*]{20,}\s*$")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(?:_[a-z0-9]+)+$")
@@ -115,7 +118,7 @@ def _judge(reading: Reading, source: Embedded) -> Finding | None:
         return None
     program = _read(source)
     if program is None or program.tree is None:
-        return None  # cut off, or printed in pieces: nothing to compare as a whole
+        return _by_lines(reading, source, lines, texts)
     entry = reading.entry
     candidates = [entry.program] if entry is not None else []
     overlap = [(len(own & set(code_lines(text))), path) for text, (path, _) in zip(texts, scripts, strict=True)]
@@ -135,9 +138,28 @@ def _judge(reading: Reading, source: Embedded) -> Finding | None:
             return None
         found.append((told, shipped))
     if not found:
-        return None
+        return _by_lines(reading, source, lines, texts)
     told, shipped = min(found, key=lambda f: len(f[0].changed) + len(f[0].only_first) + len(f[0].only_second))
     return _mismatch(reading, source, program, told, shipped)
+
+
+def _by_lines(reading: Reading, source: Embedded, lines: list[str], texts: list[str]) -> Finding | None:
+    """For source that was cut off or printed in pieces: whether its lines are the submitted ones."""
+    entry = reading.entry
+    shipped = {line.strip() for text in texts for line in code_lines(text)}
+    if entry is not None:
+        shipped.update(line.strip() for line in code_lines(entry.program.text))
+    foreign = [line for line in lines if line.strip() not in shipped]
+    if len(foreign) <= ALIKE * len(lines):
+        return None
+    found = reading.log_evidence(source.run.file, source.first, foreign[0], "source in the log, not in one piece")
+    return Finding(
+        Status.SUSPECT,
+        f"The source embedded in {source.run.file.rsplit('/', 1)[-1]} is not complete, and {len(foreign)} of its"
+        f" {len(lines)} lines stand nowhere in the submitted code.",
+        Confidence.LOW,
+        (found,),
+    )
 
 
 def _read(source: Embedded) -> Program | None:
@@ -174,27 +196,26 @@ def _only_unused(told: CodeDifference, program: Program, shipped: Program) -> bo
 
 
 def _mismatch(reading: Reading, source: Embedded, program: Program, told: CodeDifference, shipped: Program) -> Finding:
-    def in_log(unit: Unit, text: str, role: str) -> Evidence:
-        number = _line_of(program, unit.line, text)
-        line = source.first + number - 1 if program.view == "shipped" else source.first
-        return reading.log_evidence(source.run.file, line, text or unit.name, role)
+    def in_log(line: int, role: str) -> Evidence:
+        text = program.text.split("\n")[line - 1]
+        shown = source.first + line - 1 if program.view == "shipped" else source.first
+        return reading.log_evidence(source.run.file, shown, text, role)
 
-    def in_code(unit: Unit, text: str, role: str) -> Evidence:
-        number = _line_of(shipped, unit.line, text)
-        return reading.evidence(shipped, ast.Pass(lineno=number, col_offset=0), role)
+    def in_code(line: int, role: str) -> Evidence:
+        return reading.evidence(shipped, ast.Pass(lineno=line, col_offset=0), role)
 
     names = [a.name for a, _ in told.changed]
     names += [f"{u.name} (log only)" for u in told.only_first]
     names += [f"{u.name} (submission only)" for u in told.only_second]
     places: list[Evidence] = []
     for ours, theirs in told.changed[:3]:
-        texts = _first_difference(ours.text, theirs.text)
-        places.append(in_log(ours, texts[0], f"{ours.name}, as the log has it"))
-        places.append(in_code(theirs, texts[1], f"{theirs.name}, as submitted"))
+        lines = first_change(ours, theirs)
+        places.append(in_log(lines[0], f"{ours.name}, as the log has it"))
+        places.append(in_code(lines[1], f"{theirs.name}, as submitted"))
     for unit in told.only_first[: 3 - len(told.changed)]:
-        places.append(in_log(unit, unit.text.split("\n")[0].strip(), f"{unit.name}, only in the log's program"))
+        places.append(in_log(unit.line, f"{unit.name}, only in the log's program"))
     for unit in told.only_second[: 3 - len(told.changed)]:
-        places.append(in_code(unit, "", f"{unit.name}, only in the submitted program"))
+        places.append(in_code(unit.line, f"{unit.name}, only in the submitted program"))
     listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     log = source.run.file.rsplit("/", 1)[-1]
     return Finding(
@@ -204,24 +225,6 @@ def _mismatch(reading: Reading, source: Embedded, program: Program, told: CodeDi
         Confidence.HIGH,
         tuple(places),
     )
-
-
-def _first_difference(ours: str, theirs: str) -> tuple[str, str]:
-    """The first line that differs, on each side."""
-    a, b = ours.split("\n"), theirs.split("\n")
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            return x.strip(), y.strip()
-    return (a[len(b)].strip(), "") if len(a) > len(b) else ("", b[len(a)].strip() if len(b) > len(a) else "")
-
-
-def _line_of(program: Program, first: int, text: str) -> int:
-    lines = program.text.split("\n")
-    if text:
-        for number in range(first, len(lines) + 1):
-            if lines[number - 1].strip() == text:
-                return number
-    return first
 
 
 def _foreign_names(reading: Reading, runs: tuple[RunLog, ...]) -> Finding | None:
