@@ -20,6 +20,9 @@ CONTEST_GPUS = 8
 OVERSHOOT_MS = 100.0
 """What organisers let pass beyond a budget: the step that was under way (rulebook V27)."""
 
+SLOWEST_STEP_MS = 1_000.0
+"""Milliseconds; on eight H100 steps take 40 to 300."""
+
 _DEVICE = (
     r"GH200|GB200|[BH][12]00|B300|A100|A10G?|A40|A6000|L40S?|L4|V100|T4|RTX|GTX|MI\d{3}X?|"
     r"Apple|M[1-4] (?:Max|Ultra|Pro)|MLX"
@@ -38,24 +41,27 @@ class Machine:
 
     gpus: int | None
     name: str | None
+    slow: bool = False
+    """Its steps take longer than any of this contest's do on eight H100."""
 
     @property
     def contest(self) -> bool:
         """Eight H100, as a claim on the record track says of itself unless something tells otherwise."""
-        return self.gpus in (None, CONTEST_GPUS) and self.name in (None, "H100")
+        return self.gpus in (None, CONTEST_GPUS) and self.name in (None, "H100") and not self.slow
 
     @property
     def told(self) -> str:
         if self.gpus is None and self.name is None:
-            return "a machine that is not told"
+            return "a slow machine that is not told" if self.slow else "a machine that is not told"
         count = "an unknown number of" if self.gpus is None else str(self.gpus)
-        return f"{count} {self.name or 'GPUs'}"
+        devices = "GPU" if self.gpus == 1 else "GPUs"
+        return f"{count} {self.name or devices}"
 
     def surely_over(self, ms: float, budget_ms: float) -> bool:
         """Whether ``ms`` on this machine exceeds ``budget_ms`` on eight H100 even if eight were perfectly faster."""
         if self.contest:
             return ms > budget_ms
-        if self.gpus is None or self.name not in _AT_LEAST_H100:
+        if self.gpus is None or self.slow or self.name not in _AT_LEAST_H100:
             return False
         return ms * min(self.gpus, CONTEST_GPUS) / CONTEST_GPUS > budget_ms
 
@@ -98,7 +104,9 @@ def machine(reading: Reading, run: RunLog) -> Machine:
     if gpus is None:
         gpus = stated.gpus if stated.gpus is not None else len(listed) or None
     named = next((_kind(g.name) for g in facts.gpus if _kind(g.name)), None)
-    return Machine(gpus, named or stated.name)
+    name = named or stated.name
+    pace = facts.train_ms.value / facts.steps.value if facts.train_ms and facts.steps and facts.steps.value else 0.0
+    return Machine(gpus, name, slow=gpus is None and name is None and pace > SLOWEST_STEP_MS)
 
 
 def stops(reading: Reading) -> list[Stop]:

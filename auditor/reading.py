@@ -145,7 +145,8 @@ class Reading:
         shipped = None if entry is None else next((f for f in self.folder.files if f.path == entry.program.file), None)
         if shipped is None:
             return ()
-        others = [f for f in self.submission.files if f.change != "deleted" and f not in self.folder.files]
+        own = {f.path for f in self.folder.files}
+        others = [f for f in self.submission.files if f.change != "deleted" and f.path not in own]
         same = [f for f in others if f.size == shipped.size and f.name.endswith(".py") and f.data == shipped.data]
         beside = {f.path.rpartition("/")[0] for f in same}
         files = tuple(f for f in others if f.path.rpartition("/")[0] in beside)

@@ -1,7 +1,8 @@
 """Code and compressed model together are over 16,000,000 bytes.
 
 **What it catches.** A run whose compressed model plus counted code exceed the cap: by the sizes that its log
-prints and the bytes of the script as shipped; where no log tells, by what submission.json states.
+prints and the bytes of the script as shipped; where no log tells, by a compressed model among the files, else by what
+submission.json states.
 
 **Why it breaks the score.** The contest asks for the best model in 16 MB. More bytes buy a better score.
 
@@ -38,6 +39,7 @@ from rules.examples import script
 
 LEAST_PACKED = 0.12
 """No packer makes a script smaller than this share of it (the contest's best is 0.19)."""
+_FORMAT = re.compile(r"(?i)int\d|zlib|zstd|lzma|brotli|lrzip|quant|ternary|compress|group|artifact")
 CHECKPOINT = 40_000_000
 """Bytes from which a size without further words is a raw checkpoint, not an artifact."""
 
@@ -177,13 +179,20 @@ def _measure(run: RunLog) -> Measured | None:
     model = _smallest(sizes, "model")
     total = _smallest(sizes, "total")
     code = next((s for s in reversed(sizes) if s.kind == "code-compressed"), None) or _smallest(sizes, "code")
-    if total is not None and total.bytes > CHECKPOINT and (model is None or model.bytes <= ARTIFACT_CAP):
+    if model is not None and _raw(model):
+        model = None
+    if total is not None and _raw(total):
         total = None
-    if model is not None and (model.bytes > CHECKPOINT or (total is not None and model.bytes > total.bytes)):
+    if model is not None and total is not None and model.bytes > total.bytes:
         model = None
     if model is None and total is None:
         return None
     return Measured(run, model, code, total)
+
+
+def _raw(size: Size) -> bool:
+    """Whether a size is that of a checkpoint before compression: large, and no format is named."""
+    return size.bytes > CHECKPOINT and not _FORMAT.search(size.label)
 
 
 def _smallest(sizes: tuple[Size, ...], kind: str) -> Size | None:
@@ -267,8 +276,39 @@ _ADMITTED = re.compile(
 )
 
 
+_ARTIFACT = re.compile(r"(?i)\.ptz$|model[\w.-]*\.(?:lzma|xz|br|zst|zlib|lrz|7z)$")
+
+
+def _as_files(reading: Reading, code: Script | None) -> Finding | None:
+    """The compressed model as a file of the submission, where it ships one and no log gives a size."""
+    models = [f for f in reading.folder.files if f.change != "deleted" and _ARTIFACT.search(f.name)]
+    model = max((f for f in models if f.size > 1_000_000), key=lambda f: f.size, default=None)
+    if model is None:
+        return None
+    total = model.size + (code.size if code is not None else 0)
+    shown = [reading.log_evidence(model.path, 1, model.name, f"the compressed model as shipped, {model.size:,} bytes")]
+    told = f"The shipped model {model.name} has {model.size:,} bytes"
+    if code is not None:
+        first = code.file.text.lstrip("\ufeff").split("\n", 1)[0][:120]
+        shown.append(reading.log_evidence(code.file.path, 1, first, f"the script as shipped, {code.size:,} bytes"))
+        told += f", with the script {total:,}"
+    if total <= ARTIFACT_CAP:
+        return Finding(Status.CLEAN, f"{told}: within {ARTIFACT_CAP:,}.", Confidence.HIGH, tuple(shown))
+    if model.size > ARTIFACT_CAP:
+        return Finding(Status.ACTIVE, f"{told}: over {ARTIFACT_CAP:,}.", Confidence.HIGH, tuple(shown))
+    return Finding(
+        Status.SUSPECT,
+        f"{told}: over {ARTIFACT_CAP:,} as shipped, and nothing tells how the code is to be counted.",
+        Confidence.LOW,
+        tuple(shown),
+    )
+
+
 def _stated(reading: Reading, code: Script | None) -> Finding:
     """What submission.json and README say where no log gives a size."""
+    shipped = _as_files(reading, code)
+    if shipped is not None:
+        return shipped
     claim = reading.run.claim
     if claim.file is not None:
         stated = [(k, n) for k, n in _totals(claim.raw) if n > 1_000_000]
