@@ -26,6 +26,7 @@ from auditor.errors import AuditorError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from auditor.significance import Record
     from auditor.verdict import Overall, Verdict
     from rules.base import Rule
 
@@ -136,6 +137,15 @@ def audit(
         list[str] | None,
         typer.Option(help="Check this rule only; may be given several times.", metavar="SLUG", show_default=False),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure a record's gain against this one (#1493), or against bits per byte by seed (1.0810,1.0808);"
+            " by default against the record that stood when it was opened.",
+            metavar="RECORD",
+            show_default=False,
+        ),
+    ] = None,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Give the reason of every rule, and the places of what is switched off."),
@@ -143,9 +153,10 @@ def audit(
 ) -> None:
     """Audit one submission. Its code is read, never run."""
     slugs = _known_slugs(rule) if rule else None
+    against = _baseline(baseline) if baseline is not None else None
     if output is not None:
         _check_writable(output)
-    verdict = _audit(source, mirror, policy, slugs)
+    verdict = _audit(source, mirror, policy, slugs, against)
     # Who asks for single rules wants to know what they say.
     text = _render(verdict, report_format, to_terminal=output is None, verbose=verbose or slugs is not None)
     if output is not None:
@@ -305,7 +316,15 @@ def schema() -> None:
     _emit(verdict_schema())
 
 
-def _audit(source: str, mirror: Path | None, policy: PolicyName, slugs: Sequence[str] | None) -> Verdict:
+def _baseline(text: str) -> Record:
+    from auditor.significance import baseline_from
+
+    return baseline_from(text)
+
+
+def _audit(
+    source: str, mirror: Path | None, policy: PolicyName, slugs: Sequence[str] | None, baseline: Record | None
+) -> Verdict:
     with _progress() as progress:
         progress("starting")
         from auditor.engine import audit as run_audit
@@ -313,7 +332,7 @@ def _audit(source: str, mirror: Path | None, policy: PolicyName, slugs: Sequence
         from auditor.verdict import Policy
 
         submission = open_submission(source, mirror=mirror, progress=progress)
-        return run_audit(submission, policy=Policy(policy.value), slugs=slugs, progress=progress)
+        return run_audit(submission, policy=Policy(policy.value), slugs=slugs, baseline=baseline, progress=progress)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import rules
 from auditor import __version__
 from auditor.errors import UsageError
 from auditor.reading import Reading
+from auditor.significance import Record
 from auditor.submission import RecordFolder, Submission, SubmissionKind
 from auditor.verdict import (
     Confidence,
@@ -59,9 +60,12 @@ def audit(
     *,
     policy: Policy = Policy.OFFICIAL,
     slugs: Sequence[str] | None = None,
+    baseline: Record | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Verdict:
     """The verdict on ``submission`` under ``policy``, with all rules or those named by ``slugs``.
+
+    ``baseline`` is what a record's gain is measured against; by default the record that stood when it was opened.
 
     Raises:
         UsageError: a slug is not in the catalogue.
@@ -71,20 +75,24 @@ def audit(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _audit(submission, policy, chosen, progress)
+        return _audit(submission, policy, chosen, baseline, progress)
     finally:
         if collecting:
             gc.enable()
 
 
 def _audit(
-    submission: Submission, policy: Policy, chosen: tuple[Rule, ...], progress: Callable[[str], None] | None
+    submission: Submission,
+    policy: Policy,
+    chosen: tuple[Rule, ...],
+    baseline: Record | None,
+    progress: Callable[[str], None] | None,
 ) -> Verdict:
     judged: list[tuple[int, Reading, FolderVerdict]] = []
     for folder in submission.folders:
         if progress is not None:
             progress(f"reading {folder.path or 'the submission'}")
-        judged.append(_judge(submission, folder, chosen, policy))
+        judged.append(_judge(submission, folder, chosen, policy, baseline))
     # Of equals the last by name, which starts with a date, is the newest; stacked branches carry older ones along.
     judged.sort(key=lambda j: (j[0], j[2].folder), reverse=True)
     notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
@@ -115,9 +123,9 @@ def _audit(
 
 
 def _judge(
-    submission: Submission, folder: RecordFolder, chosen: Sequence[Rule], policy: Policy
+    submission: Submission, folder: RecordFolder, chosen: Sequence[Rule], policy: Policy, baseline: Record | None
 ) -> tuple[int, Reading, FolderVerdict]:
-    reading = Reading(submission, folder)
+    reading = Reading(submission, folder, baseline)
     outcomes = tuple(_outcome(rule, reading, policy) for rule in chosen)
     deciding = frozenset(rule.slug for rule in chosen if rule.decides(policy))
     verdict = FolderVerdict(

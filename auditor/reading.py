@@ -25,6 +25,7 @@ from auditor.index.window_parameters import WindowParameters, latent_parameters,
 from auditor.logs import RunLog, read_logs
 from auditor.runconfig import ReportedLabel, RunEvidence
 from auditor.runconfig.seeds import SeedRuns, seed_runs
+from auditor.significance import Record
 from auditor.submission import RecordFolder, Submission, SubmissionFile
 from auditor.unpack import Program, read_program
 from auditor.unpack.native import NativeFunction, NativeSource, native_files, native_string
@@ -108,9 +109,11 @@ class ReportedEvaluation:
 class Reading:
     """One record folder, ready to be judged."""
 
-    def __init__(self, submission: Submission, folder: RecordFolder) -> None:
+    def __init__(self, submission: Submission, folder: RecordFolder, baseline: Record | None = None) -> None:
         self.submission = submission
         self.folder = folder
+        self.baseline = baseline
+        """What a record's gain is to be measured against, if a person said so."""
         self.notes: list[str] = []
         self._walks: list[Interpreter] = []
 

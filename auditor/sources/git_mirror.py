@@ -35,6 +35,9 @@ _PULL_NUMBER = re.compile(r"#(\d+)\b")
 MAX_COMMITS = 2_000
 """How far back a branch is searched for the commit that began the submission."""
 
+MAX_DATED_FOLDERS = 8
+"""Stacked branches carry dozens of folders along; the newest is dated among so many."""
+
 NO_METADATA = "metadata unavailable: read from a local mirror"
 
 
@@ -205,23 +208,25 @@ class GitMirror:
         return seen
 
     def _first_day(self, head: pygit2.Commit, start: _Base, submission: Submission) -> str | None:
-        """The day of the first commit that holds a file the submission adds to its newest record folder."""
-        added = [f.path for f in submission.files if f.change is Change.ADDED]
-        newest = max((f.path for f in submission.folders), default=None)
-        if newest:
-            added = [path for path in added if path.startswith(f"{newest}/")] or added
-        if not added:
+        """The day of the first commit that holds a file the submission adds, for its newest record folder."""
+        places: list[tuple[str, str]] = []
+        for home in [f.path for f in submission.folders][:MAX_DATED_FOLDERS] or [""]:
+            added = [f.path for f in submission.files if f.change is Change.ADDED and f.path.startswith(home)]
+            if added:
+                path = min(added, key=lambda p: (p.count("/"), "train_gpt" not in p, p))
+                places.append((path.rpartition("/")[0], path.rpartition("/")[2]))
+        if not places:
             return _day(head)
-        path = min(added, key=lambda p: (p.count("/"), "train_gpt" not in p, p))
-        folder, _, name = path.rpartition("/")
+        first: dict[tuple[str, str], pygit2.Commit] = {}
         walker = self._repo.walk(head.id, SortMode.TOPOLOGICAL)
         walker.hide(start.commit if start.commit is not None else self._main.id)
-        first = head
         for commit in islice(walker, MAX_COMMITS):
-            tree = self._tree_at(commit.tree_id, folder) if folder else commit.tree_id
-            if tree is not None and any(base.shown_path(n) == name for n in self._entries(tree)):
-                first = min(first, commit, key=lambda c: c.author.time)
-        return _day(first)
+            for place in places:
+                folder, name = place
+                tree = self._tree_at(commit.tree_id, folder) if folder else commit.tree_id
+                if tree is not None and any(base.shown_path(n) == name for n in self._entries(tree)):
+                    first[place] = min(first.get(place, commit), commit, key=lambda c: c.author.time)
+        return _day(max(first.values(), key=lambda c: c.author.time, default=head))
 
     # -- what it changes
 
