@@ -18,6 +18,7 @@ import pytest
 import rules
 from auditor import __version__, cli
 from auditor.errors import SourceError
+from auditor.significance import Record
 from auditor.verdict import Effect, Overall, Policy, Status, Verdict
 from reports import REPORTS
 from rules.base import Example, Finding, Rule
@@ -62,7 +63,7 @@ def verdict() -> Verdict:
     return Verdict.model_validate_json(VERDICT.read_text("utf-8"))
 
 
-Calls = list[tuple[str, Path | None, Policy, Sequence[str] | None]]
+Calls = list[tuple[str, Path | None, Policy, Sequence[str] | None, float | None]]
 
 
 @pytest.fixture
@@ -83,10 +84,11 @@ def engine(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> Callable[[Verdi
             *,
             policy: Policy,
             slugs: Sequence[str] | None,
+            baseline: Record | None,
             progress: Callable[[str], None],
         ) -> Verdict:
             progress("reading")
-            calls.append((*opened[-1], policy, slugs))
+            calls.append((*opened[-1], policy, slugs, baseline.bpb if baseline is not None else None))
             if isinstance(answer, BaseException):
                 raise answer
             return answer
@@ -130,12 +132,20 @@ def test_options_reach_the_engine(
     cli.main(["audit", "a"])
     cli.main(["audit", "b", "--mirror", "m", "--policy", "strict", "--rule", "made-up", "--rule", "made-up"])
     monkeypatch.setenv("AUDITOR_MIRROR", "from-environment")
-    cli.main(["audit", "c"])
+    cli.main(["audit", "c", "--baseline", "1.25"])
     assert calls == [
-        ("a", None, Policy.OFFICIAL, None),
-        ("b", Path("m"), Policy.STRICT, ("made-up",)),
-        ("c", Path("from-environment"), Policy.OFFICIAL, None),
+        ("a", None, Policy.OFFICIAL, None, None),
+        ("b", Path("m"), Policy.STRICT, ("made-up",), None),
+        ("c", Path("from-environment"), Policy.OFFICIAL, None, 1.25),
     ]
+
+
+def test_a_baseline_that_is_none_is_one_line(verdict: Verdict, engine: Engine, capsys: Capture) -> None:
+    calls = engine(verdict)
+    assert cli.main(["audit", "a", "--baseline", "the best"]) == 2
+    assert calls == []
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "--baseline" in error and error.count("\n") == 1
 
 
 def test_names_on_the_command_line_are_those_of_the_models() -> None:
