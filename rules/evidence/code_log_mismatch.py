@@ -122,7 +122,9 @@ def _judge(reading: Reading, source: Embedded) -> Finding | None:
     entry = reading.entry
     candidates = [entry.program] if entry is not None else []
     overlap = [(len(own & set(code_lines(text))), path) for text, (path, _) in zip(texts, scripts, strict=True)]
-    for _, path in sorted(overlap, reverse=True)[:2]:
+    # another script only where it is closer than the entry
+    least = len(own & set(code_lines(entry.program.text))) if entry is not None else 0
+    for _, path in [o for o in sorted(overlap, reverse=True) if o[0] > least][:2]:
         index = reading.index(path)
         if index is not None and index.program not in candidates:
             candidates.append(index.program)
