@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from auditor.index.program_index import FunctionNode, ProgramIndex
-from auditor.index.trace import Event, Trace
+from auditor.index.trace import Caller, Event, Trace
 from auditor.unpack import Program
 
 FUNCTIONS_AND_CLASSES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -113,6 +113,33 @@ class Definitions:
     """Positional parameters first, ``self`` included."""
     positional: int = 0
     returns: list[ast.expr] = field(default_factory=list)
+    blocks: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Lines of the block that each defining statement stands in, by the statement's id."""
+    loops: list[tuple[int, int]] = field(default_factory=list)
+
+    def reaching(self, defined: list[Def], line: int) -> tuple[list[Def], bool]:
+        """The definitions of one name that can reach a line, and whether one of them is always passed on the way.
+
+        The last plain assignment before the line in a block around it hides all earlier ones; what comes after the line
+        reaches it only in a later round of a loop that does not pass that assignment again.
+        """
+        last = 0
+        for d in defined:
+            start, end = self.blocks.get(id(d.statement), (0, 0))
+            whole = not d.stored and d.argument is None and not isinstance(d.statement, ast.AugAssign)
+            if whole and start <= line <= end and _last_line(d.statement) < line:
+                last = max(last, d.statement.lineno)  # type: ignore[attr-defined]
+        kept: list[Def] = []
+        for d in defined:
+            here = getattr(d.statement, "lineno", None)
+            if here is None:
+                kept.append(d)
+            elif _last_line(d.statement) < line:
+                if here >= last:
+                    kept.append(d)
+            elif any(s <= here <= e and s <= line <= e and not s <= last <= e for s, e in self.loops):
+                kept.append(d)
+        return kept, last > 0
 
 
 class Flow:
@@ -127,6 +154,7 @@ class Flow:
         self._methods: dict[str, list[tuple[ast.AST, Program, ast.ClassDef | None]]] = {}
         self._homes: dict[int, ast.AST] = {}
         self._fields: dict[tuple[int, tuple[int, int, int]], list[tuple[ast.expr, Site]]] = {}
+        self._calls: dict[str, dict[int, Caller]] = {}
         self._classes: dict[tuple[int, tuple[int, int, int]], ast.ClassDef | None] = {}
         self._dead: set[int] = set()
         self._access: dict[tuple[int, tuple[int, int, int]], list[Access]] = {}
@@ -198,7 +226,7 @@ class Flow:
         """What the value of an expression is made from, directly."""
         node, site, path = item
         if isinstance(node, ast.Name):
-            return self.name(node.id, site, path)
+            return self.name(node.id, site, path, node.lineno)
         if isinstance(node, ast.Attribute):
             return self._attribute(node, site, path)
         if isinstance(node, ast.Call):
@@ -229,13 +257,15 @@ class Flow:
             return [Item(node.body, self.site(node, site.program, site), path)]
         return [Item(child, site) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
 
-    def name(self, name: str, site: Site, path: Path) -> list[Item]:
-        """What a name holds: its definitions, the argument passed for it, or the outer function's variable."""
+    def name(self, name: str, site: Site, path: Path, line: int | None = None) -> list[Item]:
+        """What a name holds at a line: its definitions, the argument passed, or the outer function's variable."""
         known = self.definitions(site.body)
-        made = [i for d in known.names.get(name, ()) for i in self._defined(d, site, path)]
+        defined = known.names.get(name, [])
+        reaching, settled = known.reaching(defined, line) if line is not None else (defined, False)
+        made = [i for d in reaching for i in self._defined(d, site, path)]
         if name in known.parameters:
-            return made + self._arguments(name, known, site, path)
-        if made:
+            return made if settled else made + self._arguments(name, known, site, path)
+        if defined:
             return made
         outer = self.outer(site)
         return self.name(name, outer, path) if outer is not None else []
@@ -293,13 +323,29 @@ class Flow:
             given = self._argument(name, known, site.call, site)
             return [Item(given, site.caller, path)] if given is not None else self._default(name, site, path)
         items: list[Item] = []
-        for caller in list(self.trace.callers.get(id(site.body), {}).values())[:MAX_CALLERS]:
+        callers = list(self.trace.callers.get(id(site.body), {}).values()) or self._mentions(site)
+        for caller in callers[:MAX_CALLERS]:
             if isinstance(caller.call, ast.Call) and caller.program.tree is not None:
                 given = self._argument(name, known, caller.call, site)
                 if given is not None:
                     around = self.site(caller.definition or caller.program.tree, caller.program)
                     items.append(Item(given, around, path))
         return items or self._default(name, site, path)
+
+    def _mentions(self, site: Site) -> list[Caller]:
+        """Calls by name of a function that the trace did not come to."""
+        if not self._calls:
+            for index in self.indexes.values():
+                for facts in index.functions.values():  # outer functions come before those nested in them
+                    for node in ast.walk(facts.node):
+                        if isinstance(node, ast.Call):
+                            caller = Caller(node, facts.node, index.program)
+                            self._calls.setdefault(leaf_name(node), {})[id(node)] = caller
+        name = getattr(site.body, "name", "")
+        if name == "__init__" and site.owner is not None:
+            name = site.owner.name
+        alone = len(self._methods.get(name, ())) <= 1
+        return list(self._calls.get(name, {}).values()) if name and alone else []
 
     @staticmethod
     def _argument(name: str, known: Definitions, call: ast.Call, site: Site) -> ast.expr | None:
@@ -590,13 +636,19 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
     if isinstance(body, ast.Lambda):
         made.returns.append(body.body)
         return made
-    stack: list[ast.AST] = list(reversed(getattr(body, "body", [])))
+    top: list[ast.stmt] = getattr(body, "body", [])
+    stack: list[tuple[ast.AST, tuple[int, int]]] = [(s, _lines(top)) for s in reversed(top)]
     while stack:
-        node = stack.pop()
+        node, block = stack.pop()
         if id(node) in dead:
             continue
         if isinstance(node, FUNCTIONS_AND_CLASSES):
             continue
+        if isinstance(node, (ast.stmt, ast.NamedExpr)):
+            made.blocks[id(node)] = block
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+            made.loops.append((node.lineno, node.end_lineno or node.lineno))
+            made.blocks[id(node)] = _lines(node.body)
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 _bind(made, node, target, node.value, ())
@@ -620,8 +672,34 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
                 made.returns.append(node.value)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             _bind_call(made, node, node.value)
-        stack.extend(reversed(list(ast.iter_child_nodes(node))))
+        inner: list[tuple[ast.AST, tuple[int, int]]] = []
+        for _, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                lines = _lines(value) if value and isinstance(value[0], ast.stmt) else block
+                inner += [(part, lines) for part in value if isinstance(part, ast.AST)]
+            elif isinstance(value, ast.AST):
+                inner.append((value, block))
+        stack.extend(reversed(inner))
     return made
+
+
+def _lines(block: Sequence[ast.AST]) -> tuple[int, int]:
+    if not block:
+        return 0, 0
+    return _first_line(block[0]), _last_line(block[-1], whole=True)
+
+
+def _first_line(node: ast.AST) -> int:
+    line: int = getattr(node, "lineno", 0)
+    return line
+
+
+def _last_line(statement: ast.AST, *, whole: bool = False) -> int:
+    """The line after which a definition holds: the header of a loop, the end of an assignment."""
+    if isinstance(statement, (ast.For, ast.AsyncFor)) and not whole:
+        return statement.target.end_lineno or statement.lineno
+    line: int | None = getattr(statement, "end_lineno", None)
+    return line or _first_line(statement)
 
 
 def _bind(made: Definitions, statement: ast.AST, target: ast.expr, value: ast.expr, prefix: Path) -> None:

@@ -135,6 +135,7 @@ class Tables:
     starts: Sequence[Event]
     """The events that the reported figure comes from: additions to its sum, and its print."""
     _atoms: dict[Mark, frozenset[Atom]] = field(default_factory=dict)
+    _streams: dict[Mark, bool] = field(default_factory=dict)
 
     @cached_property
     def possible(self) -> bool:
@@ -262,9 +263,9 @@ class Tables:
 
     @cached_property
     def lookups(self) -> list[tuple[Read, Item]]:
-        """Counts read behind the figure with a target in a hashed key, each with the place where it is mixed in."""
+        """Counts read with a target in a hashed key, and where it is mixed in; asked only where none is divided."""
         found: list[tuple[Read, Item]] = []
-        targets = self.targets if self.reads else NOTHING
+        targets = self.targets if self.reads and not self.ratios else NOTHING
         for read in self.reads if targets else ():
             for key in self.keys(read):
                 known = frozenset(a for a in self.atoms(key) if any(_within(a, t) for t in targets))
@@ -501,8 +502,17 @@ class Tables:
         self._atoms.update(found)
         return found[start]
 
+    def _holds_tokens(self, item: Item) -> bool:
+        """Whether a value comes out of a file of tokens."""
+        mark = _mark(item)
+        if mark not in self._streams:
+            self._streams[mark] = any(
+                isinstance(i.node, ast.Call) and leaf_name(i.node) in FILES for i in self.values(item, limit=200)
+            )
+        return self._streams[mark]
+
     def _parts_of(self, item: Item) -> tuple[frozenset[Atom], list[tuple[Item, str | None]]]:
-        """Stored tokens that an expression reads itself, and what else it is made of: with a subscript, or COMPUTED."""
+        """Stored tokens that an expression reads itself, and its parts, each with a subscript, COMPUTED or None."""
         node, site = item.node, item.site
         flow = self.flow
         how: str | None = None
@@ -512,10 +522,10 @@ class Tables:
             text = ast.unparse(node.slice)
             inner: list[tuple[Item, str | None]] = [(i, text) for i in flow.step(item) if i.node is node.value]
             index = Item(node.slice, site)
-            return NOTHING, inner if isinstance(node.slice, ast.Slice) or self._is_mask(index) else [
-                *inner,
-                (index, None),
-            ]
+            # Of stored tokens the position only says which; of other tables (properties, counts) it is what counts.
+            if isinstance(node.slice, ast.Slice) or self._is_mask(index) or self._holds_tokens(Item(node.value, site)):
+                return NOTHING, inner
+            return NOTHING, [*inner, (index, None)]
         if isinstance(node, ast.Name):
             made = self._contents(item)
             if not made and node.id != "self" and node.id in flow.definitions(site.body).parameters:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
+from auditor.index.flow import Site
 from auditor.index.tables import Form, Ratio
 from auditor.index.trace import SkippedBranch
 from auditor.reading import Reading, printed_in, prints
 from auditor.verdict import Confidence, Evidence, Status
 from rules.base import Finding
+
+BELOW_NETWORKS = 1.0
+"""Bits per byte that no network of this contest reached without such a cache (rulebook, section 9)."""
 
 
 def ratio_evidence(reading: Reading, ratio: Ratio) -> tuple[Evidence, ...]:
@@ -27,6 +31,33 @@ def ratio_evidence(reading: Reading, ratio: Ratio) -> tuple[Evidence, ...]:
     if first is not None:
         found.append(reading.at(first, "scored here"))
     return tuple(found)
+
+
+def undecided(reading: Reading, ratio: Ratio) -> Finding | None:
+    """A suspicion instead of an accusation where the run's files don't say whether the call that leads here is made."""
+    bodies = set()
+    site: Site | None = ratio.site
+    while site is not None:
+        bodies.add(id(site.body))
+        site = site.caller
+    bodies -= {id(f.definition) for event in reading.tables.starts for f in event.frames[:2]}
+    inside = [e for e in reading.trace.events if any(id(f.definition) in bodies for f in e.frames)]
+    for event in inside:
+        open_guards = [g for g in event.undecided if g.settings and "<exception>" not in g.settings]
+        if not open_guards or reading.ran(event)[0]:
+            return None
+    if not inside:
+        return None
+    guard = next(g for g in inside[0].undecided if g.settings)
+    return Finding(
+        Status.SUSPECT,
+        "A cache is mixed into a figure that may be the reported one, but the setting that calls it is not known for"
+        " this run.",
+        Confidence.LOW,
+        (*reading.guard_evidence((guard,), "condition not decided"), *ratio_evidence(reading, ratio)),
+        reading.call_path(inside[0]),
+        tuple(sorted(guard.settings)),
+    )
 
 
 def lookup_suspect(reading: Reading, question: str) -> Finding:
@@ -63,6 +94,17 @@ def not_reported(reading: Reading, ratio: Ratio, what: str) -> Finding:
             " that only this branch prints.",
             Confidence.MEDIUM,
             (*evidence, line, *reading.setting_evidence(settings)),
+            (),
+            tuple(settings),
+        )
+    claim = reading.run.claim.val_bpb
+    if reading.reported.log is None and settings and claim is not None and claim < BELOW_NETWORKS:
+        return Finding(
+            Status.SUSPECT,
+            f"{name} has {what} and is switched off by default, but no log shows the run, and the claimed {claim:g} is"
+            " less than networks alone have reached: see how the run was launched.",
+            Confidence.MEDIUM,
+            (*evidence, *reading.setting_evidence(settings)),
             (),
             tuple(settings),
         )

@@ -34,7 +34,7 @@ from auditor.index.tables import Form
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
 from rules.base import Example, Finding, Rule
-from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence
+from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence, undecided
 from rules.examples import script
 
 
@@ -59,7 +59,7 @@ class NgramTargetInKey(Rule):
         hashed = [r for r in tables.ratios if r.form is Form.HASHED]
         if hashed:
             ratio = hashed[0]
-            return Finding(
+            return undecided(reading, ratio) or Finding(
                 Status.ACTIVE,
                 "The reported figure blends in a count that is looked up with the token being scored in the hash key.",
                 Confidence.HIGH if reading.reported.in_log else Confidence.MEDIUM,

@@ -32,7 +32,7 @@ from auditor.index.tables import Form, Gate, Ratio
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Status
 from rules.base import Example, Finding, Rule
-from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence
+from rules.distribution.caches import lookup_suspect, not_reported, ratio_evidence, undecided
 from rules.examples import script
 
 WHY = {
@@ -106,7 +106,7 @@ class NgramUnnormalized(Rule):
         evidence = ratio_evidence(reading, ratio)
         if gate is not None:
             evidence = (reading.evidence(gate.site.program, gate.node, "decided by the token being scored"), *evidence)
-        return Finding(
+        return undecided(reading, ratio) or Finding(
             Status.ACTIVE,
             reason,
             Confidence.HIGH if reading.reported.in_log else Confidence.MEDIUM,

@@ -41,7 +41,7 @@ from auditor.index.values import HOLE
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
-from rules.distribution.caches import ratio_evidence
+from rules.distribution.caches import ratio_evidence, undecided
 from rules.examples import script
 
 # A loop along tokens that learns tables names these; one that runs networks does not do both.
@@ -80,7 +80,7 @@ class TargetGate(Rule):
         tables = reading.tables
         if tables.ratios and tables.gates:
             gate = tables.gates[0]
-            return Finding(
+            return undecided(reading, gate.ratio) or Finding(
                 Status.ACTIVE,
                 "Whether the cache is mixed in is decided by the count of the token being scored.",
                 Confidence.HIGH if reading.reported.in_log else Confidence.MEDIUM,
