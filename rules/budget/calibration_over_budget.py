@@ -299,8 +299,8 @@ def _none(reading: Reading, idle: Event | None) -> Finding:
         )
     if logged is not None and logged.facts.hessians is not None and not _on_validation(reading):
         told = logged.facts.hessians
-        calibrated = next((c for s in stops(reading) if (c := _calibrated(s)).ms is not None), None)
-        if told.source in (None, "training") and calibrated is not None and calibrated.end_ms > LIMIT_MS:
+        calibrated = next((c for s in stops(reading) if _late(c := _calibrated(s))), None)
+        if told.source in (None, "training") and calibrated is not None:
             return Finding(
                 Status.SUSPECT,
                 f"The log shows a calibration, and {calibrated.told}; its data could not be followed in the code.",
