@@ -108,6 +108,15 @@ LIBRARY_CALLS = (
     "torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline", "torch.ops.load_library",
     "torch.classes.load_library", "numpy.ctypeslib.load_library",
 )  # fmt: skip
+FETCHES = frozenset(
+    {
+        "urllib.request.urlopen", "urllib.request.urlretrieve", "requests.get", "requests.post", "requests.request",
+        "huggingface_hub.snapshot_download", "huggingface_hub.hf_hub_download", "httpx.get", "httpx.stream",
+        "torch.hub.load", "torch.hub.download_url_to_file", "torch.hub.load_state_dict_from_url", "gdown.download",
+        "wget.download", "kagglehub.dataset_download", "tiktoken.get_encoding", "tiktoken.encoding_for_model",
+        "pip.main", "pip._internal.main", "pip._internal.cli.main.main", "nltk.download",
+    }
+)  # fmt: skip
 CFFI = ("dlopen", "verify", "set_source", "compile")
 # What a network kept from other passes (caches, buffers) says nothing about the data of this one.
 OF_THE_PASS = frozenset({"prev", "boundary", "tokens", "val", "train", "foreign", "whole", "random"})
@@ -335,6 +344,7 @@ class Interpreter:
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
         self.indexes[id(index.program)] = index
+        self.trace.modules.append(index.program.file)
         self.follow_passes = self.follow_passes or index.has_shift
         self.byte_mixtures |= index.byte_mixtures
         self.watches_leaves = self.watches_leaves or index.makes_leaves
@@ -2423,6 +2433,9 @@ class Interpreter:
             seen = self.in_forward(name, arguments, keywords, node)
             if seen is not None:
                 return seen
+        if name in FETCHES or name.endswith(".from_pretrained"):
+            texts = [t for v in values if (t := _text(v)) is not None]
+            self.emit(Kind.NETWORK, node, text=name, detail=" ".join(texts).replace(HOLE, "?")[:200])
         if name.endswith(".load_dataset"):
             texts = [t for v in values if (t := _text(v)) is not None]
             event = self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))

@@ -40,6 +40,12 @@ MATTERS = TRAINING | frozenset(
         "read_bytes", "frombuffer", "load_dataset",
     }
 )  # fmt: skip
+FETCHING = frozenset(
+    {
+        "urlopen", "urlretrieve", "requests", "snapshot_download", "hf_hub_download", "from_pretrained", "load_dataset",
+        "gdown", "get_encoding", "download_url_to_file", "httpx",
+    }
+)  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 LONG_TEXT = 80
 TALLIES = frozenset({"bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
@@ -373,6 +379,13 @@ class ProgramIndex:
         return frozenset(n for n in names if n not in COMMON and n != "main")
 
     @cached_property
+    def fetching_names(self) -> frozenset[str]:
+        """Names of the functions that can fetch something from the network or run a program, and of the ways to."""
+        direct = {i for i, f in self.functions.items() if f.names & FETCHING or f.names & CALLS_OUT}
+        names = (self.functions[i].node.name for i in self._closure(direct))
+        return FETCHING | CALLS_OUT | frozenset(n for n in names if n not in COMMON and n != "main")
+
+    @cached_property
     def calling_names(self) -> frozenset[str]:
         """Names of the functions that can run a program or load a library, and of the ways to do so."""
         direct = {i for i, f in self.functions.items() if f.names & CALLS_OUT}
@@ -397,7 +410,7 @@ class ProgramIndex:
 
     @staticmethod
     def _matters(facts: FunctionFacts) -> bool:
-        if facts.names & MATTERS or facts.makes:
+        if facts.names & MATTERS or facts.names & FETCHING or facts.makes:
             return True
         return any("bpb" in s or "val_loss" in s or "fineweb" in s or s.endswith(".bin") for s in facts.strings)
 

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     MESSAGE = "message"  # any other text is printed or logged
     EXTERNAL = "external"  # an external program or library is run or loaded
     DATA = "data"  # a public data set is opened by name, instead of the contest's shards
+    NETWORK = "network"  # Python code fetches something from the network
     DELEGATE = "delegate"  # another file that the submission does not hold is run
     SERIALIZE = "serialize"  # a model or bytes are written to a file
     COUNT = "count"  # validation tokens are counted into a table
@@ -250,6 +251,8 @@ class Trace:
     """(time, leaf, guards) for each leaf that is set back to a constant."""
     aliases: dict[str, str] = field(default_factory=dict)
     """setting → the attribute under which logs print it."""
+    modules: list[str] = field(default_factory=list)
+    """Files of the submission whose statements ran, the entry script first: it and the modules it imports."""
     truncated: str | None = None
     """Why the trace stops early, if it does."""
 

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from dataclasses import dataclass
 
+from auditor.index.commands import command_words, split_command
 from auditor.index.trace import Event, Kind
-from auditor.index.values import HOLE, Const, Seq, Value, options_of
+from auditor.index.values import HOLE, Const, Value
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -265,7 +265,7 @@ def _program(event: Event) -> str | None:
     api = event.text or ""
     if "load_inline" in api or "cpp_extension" in api:
         return CPP_EXTENSION
-    words = _words(event.value)
+    words = command_words(event.value)
     if "ctypes" in api or "load_library" in api or "cdll" in api or "dlopen" in api or "cffi" in api.lower():
         name = words[0].rsplit("/", 1)[-1] if words else ""
         if event.value is None or _is_none(event.value) or SYSTEM_LIBRARIES.match(name):
@@ -287,41 +287,13 @@ def _program(event: Event) -> str | None:
         return "" if program == HOLE else program
     if program in ("sh", "bash"):
         inner = words[words.index("-c") + 1 :] if "-c" in words else []
-        first = _split(inner[0])[:1] if inner else []
+        first = split_command(inner[0])[:1] if inner else []
         return first[0].rsplit("/", 1)[-1] if first and first[0] not in QUERIES else program
     return program
 
 
 def _is_none(value: Value) -> bool:
     return isinstance(value, Const) and value.value is None
-
-
-def _words(value: Value | None) -> list[str]:
-    """The words of a command, with HOLE for what is not known."""
-    if value is None:
-        return []
-    value = options_of(value)[0]
-    if isinstance(value, Seq):
-        return [_word(item) for item in value.items]
-    if isinstance(value, Const) and isinstance(value.value, str):
-        return _split(value.value)
-    if value.text:
-        return _split(value.text)
-    return []
-
-
-def _word(value: Value) -> str:
-    value = options_of(value)[0]
-    if isinstance(value, Const):
-        return str(value.value)[:200]
-    return value.text or HOLE
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 def _fires_anyway(event: Event) -> bool:

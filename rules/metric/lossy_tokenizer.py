@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from auditor.contest import VAL_BYTES, VAL_TOKENS
 from auditor.implied_bytes import implied_bytes
 from auditor.reading import Reading
-from auditor.unpack import Program
+from auditor.unpack import Program, read_program
 from auditor.unpack.sentencepiece_model import SentencePieceModel
 from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -201,7 +201,7 @@ def _gain(reading: Reading) -> tuple[str, tuple[Evidence, ...]] | None:
 def _folds(reading: Reading) -> Iterator[_Fold]:
     """Preparation steps in the folder's scripts that change the text they encode."""
     reversible = any("lossless" in p.rsplit("/", 1)[-1] for p in reading.python_files)
-    for path, file in reading.python_files.items():
+    for file in reading.python_files.values():
         if file.size > 400_000:
             continue
         text = file.text
@@ -209,9 +209,13 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
             continue
         if reversible or re.search(r"\\u[eE][0-9a-fA-F]{3}", text):
             continue  # case is written down as marks: undone by the same file
-        index = reading.index(path)
-        tree = index.program.tree if index is not None else None
-        if index is None or tree is None or not any(w in text for w in WRITERS):
+        if not any(w in text for w in WRITERS):
+            continue
+        # Read apart from the programs that the run imports: a preparation is no part of it.
+        program = next((i.program for i in reading.opened() if i.program.file == file.path), None)
+        program = program or read_program(file, {})
+        tree = program.tree
+        if tree is None:
             continue
         folding = {
             facts.node.name: what
@@ -230,7 +234,7 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
             if what is None and isinstance(node.args[0], ast.Name):
                 what = _assigned(tree, node.args[0].id, folding)
             if what is not None:
-                yield _Fold(index.program, node, what)
+                yield _Fold(program, node, what)
                 break
 
 
