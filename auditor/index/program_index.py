@@ -149,6 +149,8 @@ class ProgramIndex:
         """Native source files beside the program, which it may compile or load."""
         self.functions: dict[int, FunctionFacts] = {}
         self.classes: list[ast.ClassDef] = []
+        self.precise = 0
+        """How many of its numbers have five or more significant digits, roughly."""
         self.texts: list[ast.Constant] = []
         """String constants long enough to hold code of another language."""
         self.counters: set[str] = set()
@@ -176,8 +178,13 @@ class ProgramIndex:
                         facts.strings.append(value)
                     if len(value) >= LONG_TEXT:
                         self.texts.append(node)  # type: ignore[arg-type]
+                elif value.__class__ is float:
+                    if len(repr(value)) > 6:
+                        self.precise += 1
+                    if facts is not None and 1 < value <= 131072:
+                        facts.numbers.add(value)
                 elif facts is not None:
-                    if value.__class__ is int or value.__class__ is float:
+                    if value.__class__ is int:
                         if 1 < value <= 131072:
                             facts.numbers.add(value)
                     elif value.__class__ is bytes:
