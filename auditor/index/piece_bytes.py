@@ -452,8 +452,9 @@ def _text_method(text: str | bytes, name: str, arguments: list[Any]) -> Any:
 
 
 def _size(item: Any) -> int | None:
-    if isinstance(item, (bytes, str)):
-        return len(item.encode() if isinstance(item, str) else item)
+    """The bytes an entry stands for: a number, or the length of bytes; a piece's text is no count of bytes."""
+    if isinstance(item, bytes):
+        return len(item)
     if isinstance(item, (int, float)):
         return int(item)
     return None

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 from auditor.contest import VAL_BYTES, VAL_TOKENS
 from auditor.implied_bytes import implied_bytes
+from auditor.index.program_index import ProgramIndex
 from auditor.reading import Reading
 from auditor.unpack import Program, read_program
 from auditor.unpack.sentencepiece_model import SentencePieceModel
@@ -212,9 +213,9 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
         if not any(w in text for w in WRITERS):
             continue
         # Read apart from the programs that the run imports: a preparation is no part of it.
-        program = next((i.program for i in reading.opened() if i.program.file == file.path), None)
-        program = program or read_program(file, {})
-        tree = program.tree
+        index = next((i for i in reading.opened() if i.program.file == file.path), None)
+        index = index or ProgramIndex(read_program(file, {}))
+        tree = index.program.tree
         if tree is None:
             continue
         folding = {
@@ -234,7 +235,7 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
             if what is None and isinstance(node.args[0], ast.Name):
                 what = _assigned(tree, node.args[0].id, folding)
             if what is not None:
-                yield _Fold(program, node, what)
+                yield _Fold(index.program, node, what)
                 break
 
 
