@@ -344,7 +344,8 @@ class Interpreter:
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
         self.indexes[id(index.program)] = index
-        self.trace.modules.append(index.program.file)
+        if index.program.tree is not None and index.program.tree.body:
+            self.trace.modules.append(index.program.file)
         self.follow_passes = self.follow_passes or index.has_shift
         self.byte_mixtures |= index.byte_mixtures
         self.watches_leaves = self.watches_leaves or index.makes_leaves
