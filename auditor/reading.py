@@ -15,7 +15,7 @@ from functools import cached_property
 
 import brotli
 
-from auditor.index.adaptation import Relation, printed_scores, relations
+from auditor.index.adaptation import Relation, Rescoring, printed_scores, relations, rescorings
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex, makes_leaf
 from auditor.index.tables import Tables
@@ -460,6 +460,11 @@ class Reading:
     def relations(self) -> list[Relation]:
         """How each step on validation tokens stands to each score behind the reported number."""
         return relations(self.trace, self.reported.scores)
+
+    @cached_property
+    def rescorings(self) -> list[Rescoring]:
+        """Scores behind the reported number that use a state built from validation tokens in a pass that is over."""
+        return rescorings(self.trace, self.reported.scores, self.reported.metric)
 
     def foreign_texts(self) -> str | None:
         """The public data set that the reported evaluation scores instead of validation shards, or None."""

@@ -212,7 +212,7 @@ def relation(trace: Trace, score: Event, step: Event) -> Relation:
             return Relation(step, score, Order.SCORED_AGAIN, loop, how)
     inner = shared[-1]
     newest = last_pass(score)
-    if step.seq > score.seq or newest is None or newest < step.time:
+    if step.seq > score.seq or newest is None or newest < step.time or step.ends_round == inner.id:
         return Relation(step, score, Order.SCORED_FIRST, inner)
     if _undone(trace, step, score):
         return Relation(step, score, Order.SCORED_FIRST, inner)
@@ -235,8 +235,10 @@ def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | Non
     if not scores:
         return None
     whole = changed | {root(trace, o) for o in changed}
+    # Weights that are put back only after the scores were taken with them don't count.
+    next_score = min((s.time for s in scores if s.seq > step.seq), default=None)
     for when, serial, saved in trace.restores:
-        if serial in whole and saved < step.time < when:
+        if serial in whole and saved < step.time < when and (next_score is None or when <= next_score):
             return "the weights are restored afterwards"
     if any(e.kind is Kind.RESET and step.seq < e.seq < scores[0].seq and _wipes(e, changed) for e in trace.events):
         return "what was trained is reset before the reported evaluation scores"
@@ -253,7 +255,11 @@ def thrown_away(trace: Trace, scores: Sequence[Event], step: Event) -> str | Non
 def _wipes(reset: Event, changed: set[int]) -> bool:
     """Whether a reset puts constants into all that a step changed."""
     kept = any(r.startswith(("param:", "state:")) for r in reset.roles)
-    return not kept and changed <= {int(r.removeprefix("param:")) for r in (reset.text or "").split()}
+    return (
+        reset.detail == "all"
+        and not kept
+        and changed <= {int(r.removeprefix("param:")) for r in (reset.text or "").split()}
+    )
 
 
 def end_of_work(trace: Trace, step: Event) -> int:
@@ -309,6 +315,21 @@ def is_warm_up(trace: Trace, scores: Sequence[Event], step: Event) -> str | None
         if put_back is not None:
             return None
     return why
+
+
+def counted_first(trace: Trace, scores: Sequence[Event]) -> list[Relation]:
+    """Scores computed with a table into which tokens were counted earlier in the same round of a loop."""
+    counts = {e.seq: e for e in trace.of(Kind.COUNT)}
+    found: list[Relation] = []
+    for score in scores if counts else ():
+        for number in sorted(_numbers(score.roles, "counted:") & counts.keys()):
+            count = counts[number]
+            shared = [loop for loop in score.loops if loop.id in {other.id for other in count.loops}]
+            if not shared or count.ends_round == shared[-1].id or count.seq > score.seq:
+                continue
+            same = same_tokens(trace, pieces(score), pieces(count))
+            found.append(Relation(count, score, Order.TRAINED_FIRST if same else Order.UNCLEAR, shared[-1]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -616,10 +616,14 @@ class Interpreter:
                     self.frames[-1].id if self.frames else 0,
                 )
             )
+            first = len(self.trace.events)
             try:
                 flows.append(self.block(body, scope) if body else None)
             finally:
                 self.guards.pop()
+            if flows[-1] == NEXT and self.loops:
+                for event in self.trace.events[first:]:
+                    event.ends_round = event.ends_round or self.loops[-1].id
             results.append(scope.names)
         if not both:
             self.early_exit(node, test, flows)
@@ -1004,7 +1008,7 @@ class Interpreter:
                 elif target.attr == "data" or "param:" in "".join(option.roles):
                     if "grad" in value.roles:
                         self.step_event(target, option, value.roles)
-                    elif "nn" not in value.roles:
+                    elif "nn" not in value.roles and target.attr == "data":
                         self.reset_event(target, option, value.roles)
                     option.roles |= value.roles
         elif isinstance(target, ast.Subscript):
@@ -1550,7 +1554,7 @@ class Interpreter:
         )
         index = self.index_of(function)
         if self.loops and isinstance(receiver, Object) and index.resets(function.node) and not roles & {"val", "train"}:
-            self.reset_event(node, Value(roles=frozenset({f"param:{receiver.serial}"})))
+            self.reset_event(node, Value(roles=frozenset({f"param:{receiver.serial}", "iter"})))
         if index.trains(function.node):
             entered = self.enter(function, arguments, keywords, node, force=True)
             roles |= entered.roles
@@ -2316,7 +2320,9 @@ class Interpreter:
         """Parameters are overwritten with what does not come from a gradient, inside a loop."""
         owned = sorted(r for r in deep_roles(target, 2) if r.startswith("param:") and "~" not in r)
         if owned and self.loops and not self.passes:
-            self.emit(Kind.RESET, node, text=" ".join(owned), roles=source)
+            # One of the parameters, or what a loop over all of them (or the network's own method) meets.
+            every = "iter" in target.roles
+            self.emit(Kind.RESET, node, text=" ".join(owned), roles=source, detail="all" if every else "one")
 
     def is_score(self, roles: frozenset[str]) -> bool:
         """Whether adding a value with these roles to something keeps a loss on what is evaluated."""

@@ -110,6 +110,8 @@ class Event:
     number: float | None = None
     value: Value | None = None
     detail: str = ""
+    ends_round: int = 0
+    """The loop whose round ends with the branch that this stands in (``continue``); 0 for none."""
 
     @property
     def own_frames(self) -> tuple[CallFrame, ...]:

@@ -2,6 +2,7 @@
 
 **What it catches.** Inside the reported evaluation a document or chunk is gone through several times; each round
 scores it and trains on it, and what is reported is the loss of the last round, of the best one, or of all of them.
+Also: a whole pass scores and trains for several epochs, everything is scored again after it, and that is reported.
 
 **Why it breaks the score.** From the second round on, the tokens are scored by parameters that were trained on
 them: it is the same as training on the validation set (conditions C3 and C4 of issue #1017).
@@ -23,7 +24,8 @@ several epochs and reporting the loss after training is training on the test set
 
 from __future__ import annotations
 
-from auditor.index.adaptation import Order, Relation, number_of_rounds, repeats
+from auditor.index.adaptation import Order, Relation, Rescoring, moves, number_of_rounds, repeats
+from auditor.index.trace import Loop
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.adaptation import order
@@ -66,6 +68,22 @@ class EpochRescore(Rule):
                 f" {rounds or 'several'} rounds, and {kept}: the reported loss follows training on the scored tokens.",
                 _places(reading, weighed.ran),
             )
+        for case in reading.rescorings:
+            epochs = _epochs_of(case)
+            if epochs is not None and reading.ran(case.state)[0] is not False and not order.unknown_setting(case.state):
+                return order.happened(
+                    reading,
+                    Relation(case.state, case.score, Order.SCORED_AGAIN, epochs),
+                    None,
+                    f"{case.state.frames[-1].function} scores the tokens and trains on them in"
+                    f" {number_of_rounds(epochs) or 'several'} rounds, and the loss that is reported is taken again"
+                    " afterwards.",
+                    (
+                        *((reading.at(case.first, "scored here, first"),) if case.first is not None else ()),
+                        reading.at(case.state, "trained on here, in each round"),
+                        reading.at(case.score, "scored again here, and reported"),
+                    ),
+                )
         doubt = weighed.open or order.weigh(reading, [r for r in found if r.order is Order.UNCLEAR and _epochs(r)]).ran
         if doubt is not None:
             why = weighed.why or "how many rounds there are, or which of them is kept, could not be shown"
@@ -83,6 +101,18 @@ class EpochRescore(Rule):
             "scores the same tokens again after training on them",
         )
         return latent or order.clean(reading, found)
+
+
+def _epochs_of(case: Rescoring) -> Loop | None:
+    """The loop of epochs around the step of a first pass whose tokens a later pass scores again."""
+    if case.proof != "phase" or case.first is None:
+        return None
+    around = {loop.id for loop in case.first.loops}
+    for loop in case.state.loops:
+        known = "const" in loop.roles and number_of_rounds(loop) != 1
+        if loop.id not in around and known and not moves(case.state.roles, loop):
+            return loop
+    return None
 
 
 def _epochs(relation: Relation) -> bool:

@@ -4,7 +4,8 @@
 optimiser steps on a loss over its tokens) and then scored with the adapted weights or adapters.
 
 **Why it breaks the score.** The score of a token no longer comes from a model that has not seen it: the token took
-part, as a target, in an update made before it was scored (condition C3 of issue #1017).
+part, as a target, in an update made before it was scored (condition C3 of issue #1017). The same holds for a table
+of counts that is updated with a span before the span is scored with it.
 
 **Legal look-alikes.** Score-first: the chunk's loss is added to the reported sum, then the chunk is trained on, for
 any number of epochs. A training loss taken from the same forward pass that is scored: the pass ran before the step.
@@ -26,8 +27,9 @@ tokens in that round: then it is active. If the cuts cannot be shown to be the s
 
 from __future__ import annotations
 
-from auditor.index.adaptation import Order, Relation, repeats
+from auditor.index.adaptation import Order, Relation, counted_first, repeats
 from auditor.index.batch_rows import exchanged, row_picks
+from auditor.index.trace import Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.adaptation import order
@@ -53,7 +55,7 @@ class ScoreAfterAdapt(Rule):
         problem = reading.unreadable()
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
-        found = reading.relations
+        found = [*reading.relations, *counted_first(reading.trace, reading.reported.scores)]
         wanted = [r for r in found if r.order is Order.TRAINED_FIRST]
         weighed = order.weigh(reading, wanted)
         if weighed.ran is not None:
@@ -62,7 +64,10 @@ class ScoreAfterAdapt(Rule):
                 weighed.ran,
                 weighed.shown,
                 f"{weighed.ran.step.frames[-1].function} trains on each span before the same span is scored with the"
-                " changed parameters.",
+                " changed parameters."
+                if weighed.ran.step.kind is Kind.STEP
+                else f"{weighed.ran.step.frames[-1].function} counts each span into a table before the same span is"
+                " scored with that table.",
                 _places(reading, weighed.ran),
             )
         unclear = [r for r in found if r.order is Order.UNCLEAR and not _epochs(r)]
@@ -75,8 +80,9 @@ class ScoreAfterAdapt(Rule):
             return order.left_open(
                 reading,
                 doubt,
-                f"{doubt.step.frames[-1].function} trains on validation tokens and then scores, in one round of a loop;"
-                f" {why}.",
+                f"{doubt.step.frames[-1].function}"
+                + (" trains on" if doubt.step.kind is Kind.STEP else " counts")
+                + f" validation tokens and then scores, in one round of a loop; {why}.",
                 _places(reading, doubt),
             )
         if weighed.idle is not None:
@@ -93,7 +99,9 @@ def _epochs(relation: Relation) -> bool:
 
 def _places(reading: Reading, relation: Relation) -> tuple[Evidence, ...]:
     return (
-        reading.at(relation.step, "trained on here, first"),
+        reading.at(
+            relation.step, "trained on here, first" if relation.step.kind is Kind.STEP else "counted here, first"
+        ),
         reading.at(relation.score, "scored here, afterwards"),
     )
 
@@ -157,6 +165,28 @@ ScoreAfterAdapt.VIOLATION = (
                 model = GPT()
                 print(f"final val_bpb:{evaluate(model, load_tokens('fineweb_val_*.bin')):.4f}")
                 """,
+            )
+        },
+        Status.ACTIVE,
+    ),
+    Example(
+        "a cache that is updated with each chunk before the chunk is scored with it",
+        {
+            "train_gpt.py": script(
+                """
+                def evaluate(model, val_tokens, rounds):
+                    counts = np.zeros((1024, 1024))
+                    total = 0.0
+                    for i in range(0, val_tokens.numel() - 1, 1024):
+                        chunk = val_tokens[i : i + 1025]
+                        x, y = chunk[:-1], chunk[1:]
+                        np.add.at(counts, (x, y), 1)
+                        with torch.no_grad():
+                            p = F.softmax(model(x, None), dim=-1).gather(-1, y[:, None]).squeeze(-1)
+                        total -= torch.log(0.9 * p + 0.1 * counts[x, y] / counts[x].sum(-1)).sum()
+                    return total / val_tokens.numel()
+                """,
+                _MAIN,
             )
         },
         Status.ACTIVE,
@@ -257,6 +287,28 @@ ScoreAfterAdapt.LEGAL = (
                             optimizer.step()
                         with torch.no_grad():
                             total += model(chunk[:-1] + delta, chunk[1:])
+                    return total / val_tokens.numel()
+                """,
+                _MAIN,
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "a cache that is updated with each chunk after the chunk was scored",
+        {
+            "train_gpt.py": script(
+                """
+                def evaluate(model, val_tokens, rounds):
+                    counts = np.zeros((1024, 1024))
+                    total = 0.0
+                    for i in range(0, val_tokens.numel() - 1, 1024):
+                        chunk = val_tokens[i : i + 1025]
+                        x, y = chunk[:-1], chunk[1:]
+                        with torch.no_grad():
+                            p = F.softmax(model(x, None), dim=-1).gather(-1, y[:, None]).squeeze(-1)
+                        total -= torch.log(0.9 * p + 0.1 * counts[x, y] / counts[x].sum(-1)).sum()
+                        np.add.at(counts, (x, y), 1)
                     return total / val_tokens.numel()
                 """,
                 _MAIN,

@@ -66,8 +66,7 @@ class TwoPassRescore(Rule):
         problem = reading.unreadable()
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
-        trace, reported = reading.trace, reading.reported
-        found = rescorings(trace, reported.scores, reported.metric)
+        found = reading.rescorings
         opened: tuple[Rescoring, str] | None = None
         idle: Rescoring | None = None
         for case in found:
