@@ -17,7 +17,7 @@ import brotli
 
 from auditor.index.adaptation import Relation, Rescoring, printed_scores, relations, rescorings
 from auditor.index.interpreter import Interpreter
-from auditor.index.program_index import ProgramIndex, makes_leaf
+from auditor.index.program_index import ProgramIndex, makes_tensor_leaf
 from auditor.index.tables import Tables
 from auditor.index.trace import CallFrame, Event, Guard, Kind, SkippedBranch, Trace
 from auditor.index.values import HOLE
@@ -448,12 +448,12 @@ class Reading:
     def latent_window_parameters(self) -> list[WindowParameters]:
         """The same in code that this run switches off."""
         indexes = self.opened()
-        if not any(index.makes_leaves for index in indexes):
+        if not any(index.leaf_makers for index in indexes):
             return []
         names = frozenset[str]().union(*(index.leaf_names for index in indexes))
         if self.trace.leaves:
             names |= {"backward"}  # made, but not optimised: no steps
-        trace = self.switched_off(names, makes_leaf)
+        trace = self.switched_off(names, makes_tensor_leaf)
         return latent_parameters(trace, len(self.trace.events)) if trace is not None else []
 
     @cached_property

@@ -17,7 +17,7 @@ from auditor.index.imports import Import, imports_of
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
 from auditor.unpack.native import NativeSource
-from auditor.unpack.walk import FIELDS
+from auditor.unpack.walk import FIELDS, walk
 
 if TYPE_CHECKING:
     from auditor.index.interpreter import Scope
@@ -113,6 +113,30 @@ def makes_leaf(node: ast.AST) -> bool:
         if not flags:
             return False
     return not flags or not isinstance(flags[0], ast.Constant) or bool(flags[0].value)
+
+
+def makes_tensor_leaf(node: ast.AST) -> bool:
+    """As :func:`makes_leaf`, but not for a variable's own method, which may be a parameter's."""
+    return makes_leaf(node) and not (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "requires_grad_"
+        and isinstance(node.func.value, ast.Name)
+    )
+
+
+def makes_own_leaf(node: ast.AST) -> bool:
+    """Whether code asks for gradients of a tensor that it makes itself: not ``for p in ...: p.requires_grad_()``."""
+    borrowed: set[str] = set()
+    assigned: set[str] = set()
+    for part in walk(node):
+        if makes_tensor_leaf(part):
+            return True
+        if makes_leaf(part):
+            borrowed.add(part.func.value.id)  # type: ignore[attr-defined]
+        elif isinstance(part, ast.Assign):
+            assigned.update(t.id for t in part.targets if isinstance(t, ast.Name))
+    return bool(borrowed & assigned)
 
 
 def puts_in_order(node: ast.AST) -> bool:
@@ -358,10 +382,16 @@ class ProgramIndex:
         return any(f.makes_leaves or ("Parameter" in f.names and not f.in_class) for f in self.functions.values())
 
     @cached_property
+    def leaf_makers(self) -> frozenset[int]:
+        """Functions that make such tensors and can run a backward pass."""
+        return frozenset(
+            i for i, f in self.functions.items() if f.makes_leaves and i in self._training and makes_own_leaf(f.node)
+        )
+
+    @cached_property
     def leaf_names(self) -> frozenset[str]:
-        """Names of the functions that may, but for those that every program has."""
-        direct = {i for i, f in self.functions.items() if f.makes_leaves and i in self._training}
-        names = (self.functions[i].node.name for i in self._closure(direct))
+        """Names by which these are called, but for those that every program has."""
+        names = (self.functions[i].node.name for i in self._closure(set(self.leaf_makers)))
         return frozenset(n for n in names if n not in COMMON and n != "main")
 
     @cached_property

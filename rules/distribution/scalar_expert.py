@@ -28,6 +28,7 @@ import ast
 
 from auditor.index.program_index import FunctionFacts, ProgramIndex
 from auditor.reading import Reading
+from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -41,6 +42,7 @@ SAME = frozenset(
     {"to", "float", "double", "detach", "clamp", "clamp_min", "unsqueeze", "squeeze", "reshape", "view", "contiguous"}
 )
 DEPTH = 4
+MAX_EXPERTS = 40
 
 
 class ScalarExpert(Rule):
@@ -64,7 +66,7 @@ class ScalarExpert(Rule):
         idle: tuple[ProgramIndex, FunctionFacts, ast.expr, ast.expr] | None = None
         for index in reading.opened():
             for facts in index.functions.values():
-                if not facts.names & (STACKS | {"append"}) or not facts.names & (LOGS | {"entropy"}):
+                if not _may_mix(facts.names):
                     continue
                 found = _experts(facts.node)
                 if found is None:
@@ -123,6 +125,15 @@ class ScalarExpert(Rule):
         )
 
 
+def _may_mix(names: set[str]) -> bool:
+    """Whether a function names all that an expert of this kind is made of."""
+    if names.isdisjoint(AT_TARGET) or (names.isdisjoint(STACKS) and "append" not in names):
+        return False
+    logs, probabilities = not names.isdisjoint(LOGS), not names.isdisjoint(PROBABILITIES)
+    largest = (logs or probabilities) and not names.isdisjoint({"max", "amax"})
+    return "entropy" in names or largest or (logs and probabilities and "sum" in names)
+
+
 def _evidence(reading: Reading, index: ProgramIndex, number: ast.expr, mixture: ast.expr) -> tuple[Evidence, ...]:
     return (
         reading.evidence(index.program, number, "does not depend on the token"),
@@ -160,7 +171,7 @@ def _experts(function: ast.AST) -> tuple[ast.expr, ast.expr] | None:
     made: dict[str, list[ast.expr]] = {}
     lists: dict[str, list[ast.expr]] = {}
     stacks: list[tuple[ast.expr, list[ast.expr]]] = []
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             made.setdefault(node.targets[0].id, []).append(node.value)
         elif isinstance(node, ast.Call):
@@ -169,12 +180,12 @@ def _experts(function: ast.AST) -> tuple[ast.expr, ast.expr] | None:
                 stacks.append((node, node.args[0].elts))
             elif leaf == "append" and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
                 lists.setdefault(node.func.value.id, []).extend(node.args[:1])
-    for name, items in lists.items():
-        stacks += [(item, items) for item in items[:1] if len(items) > 1 and name]
+    stacks += [(items[0], items) for items in lists.values()]
     for mixture, items in stacks:
+        if not 2 <= len(items) <= MAX_EXPERTS:
+            continue
         numbers = [item for item in items if _is_number(item, made, DEPTH)]
-        losses = [item for item in items if item not in numbers and _at_target(item, made, DEPTH)]
-        if numbers and losses:
+        if numbers and any(_at_target(item, made, set()) for item in items if item not in numbers):
             named = numbers[0].id if isinstance(numbers[0], ast.Name) else ""
             return made.get(named, numbers)[0], mixture
     return None
@@ -245,16 +256,16 @@ def _is(node: ast.expr, kinds: frozenset[str], made: dict[str, list[ast.expr]], 
     return isinstance(node, ast.Call) and _leaf(node) in kinds
 
 
-def _at_target(node: ast.expr, made: dict[str, list[ast.expr]], depth: int) -> bool:
+def _at_target(node: ast.expr, made: dict[str, list[ast.expr]], seen: set[str]) -> bool:
     """Whether an expression takes a loss or probability at given tokens."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Call) and _leaf(part) in AT_TARGET:
             return True
         if isinstance(part, ast.Subscript) and _is(part.value, LOGS, {}, 0):
             return True
-        if isinstance(part, ast.Name) and depth > 0 and part.id in made:
-            found = any(_at_target(value, made, depth - 1) for value in made[part.id])
-            if found:
+        if isinstance(part, ast.Name) and part.id in made and part.id not in seen:
+            seen.add(part.id)
+            if any(_at_target(value, made, seen) for value in made[part.id]):
                 return True
     return False
 
