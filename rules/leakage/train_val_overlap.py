@@ -7,12 +7,13 @@ aside for validation than the evaluation then scores: the rest of the validation
 
 **Legal look-alikes.** The preparation script itself, whose default sets 10,000 documents aside: merged records ship it
 and used the published shards. The published shards in any number (80, or a part of them: 39, 10, 1), and those of
-other tokenizers (128, 143, 180). Evaluation on just the 10,000 documents that were set aside, which is `eval-subset`.
-A doubled `datasets/datasets` folder name.
+other tokenizers (128, 143, 180; 476 for bytes). Evaluation on just the 10,000 documents that were set aside, which is
+`eval-subset`. A doubled `datasets/datasets` folder name.
 
 **How it is read.** The number of training shards that the log counts: the local preparation with the default makes
-1,499 of them for the case-marking tokenizer, where the published set has 80. The number of validation tokens tells
-whether more than the documents set aside were scored.
+1,499 of them for the case-marking tokenizer, where the published sets hold up to 151. The number of validation
+tokens tells whether more than the documents set aside were scored. Where the folder holds no log, those beside an
+identical script elsewhere in the pull request are read.
 
 **Remedy.** Train on the published shards, or prepare with all 50,000 validation documents set aside.
 
@@ -30,12 +31,12 @@ from rules.examples import script
 
 LOCAL_SHARDS = 1_499
 """Shards of the local preparation that sets 10,000 documents aside; with 50,000 there are four fewer."""
-PUBLISHED_SHARDS = 80
-"""Shards of the published case-marked set."""
+SHARDS_PER_TOKEN = 196 / VAL_TOKENS["sp1024"]
+"""Shards of the whole published set per validation token: both grow alike with the tokens that a text makes."""
 SET_ASIDE_TOKENS = 9_700_000
 """Case-marked tokens of 10,000 documents, at most."""
-MOST_PUBLISHED = 200
-"""No tokenizer of this contest has more published shards."""
+MOST_PUBLISHED = 196
+"""Shards of the whole set with the usual tokenizer, where the log does not count validation tokens."""
 
 
 class TrainValOverlap(Rule):
@@ -88,7 +89,8 @@ class TrainValOverlap(Rule):
                 Confidence.HIGH if case_marked else Confidence.MEDIUM,
                 evidence,
             )
-        many = shards > MOST_PUBLISHED or (case_marked and shards > PUBLISHED_SHARDS)
+        whole = scored is not None and scored > 2 * SET_ASIDE_TOKENS
+        many = shards > (SHARDS_PER_TOKEN * scored + 1 if whole and scored is not None else MOST_PUBLISHED)
         if many and (scored is None or scored > SET_ASIDE_TOKENS):
             return Finding(
                 Status.SUSPECT,
@@ -169,6 +171,11 @@ TrainValOverlap.LEGAL = (
     Example(
         "another tokenizer's shards",
         {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(128, 40_540_160)},
+        Status.CLEAN,
+    ),
+    Example(
+        "bytes as tokens make more shards of the same texts",
+        {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(476, 151_130_112)},
         Status.CLEAN,
     ),
     Example(
