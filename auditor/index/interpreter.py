@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from auditor.index.byte_mixtures import ByteMixture
-from auditor.index.program_index import HOOKS, ProgramIndex, is_all_but_last
+from auditor.index.program_index import ATTENTIONS, HOOKS, ProgramIndex, is_all_but_last
 from auditor.index.trace import (
     Callee,
     Caller,
@@ -119,7 +119,7 @@ FETCHES = frozenset(
 )  # fmt: skip
 CFFI = ("dlopen", "verify", "set_source", "compile")
 # What a network kept from other passes (caches, buffers) says nothing about the data of this one.
-OF_THE_PASS = frozenset({"prev", "boundary", "tokens", "val", "train", "foreign", "whole", "random"})
+OF_THE_PASS = frozenset({"prev", "next", "boundary", "tokens", "val", "train", "foreign", "whole", "random"})
 PASS_ROLES = frozenset({"boundary", "maybe-none"})
 FILE_READERS = frozenset(
     {"numpy.fromfile", "numpy.load", "numpy.memmap", "numpy.loadtxt", "torch.load", "torch.from_file", "pickle.load",
@@ -259,7 +259,7 @@ class Interpreter:
         self.set_by_code: dict[str, Value] = {}
         self.program = entry.program
         self.index = entry
-        self.follow_passes = entry.has_shift
+        self.follow_passes = entry.has_shift or entry.has_lookahead
         self.parts: dict[Any, frozenset[str]] = {}  # parts of the present pass → the roles of what they return
         self.watches_leaves = entry.makes_leaves
         self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
@@ -346,7 +346,7 @@ class Interpreter:
         self.indexes[id(index.program)] = index
         if index.program.tree is not None and index.program.tree.body:
             self.trace.modules.append(index.program.file)
-        self.follow_passes = self.follow_passes or index.has_shift
+        self.follow_passes = self.follow_passes or index.has_shift or index.has_lookahead
         self.byte_mixtures |= index.byte_mixtures
         self.watches_leaves = self.watches_leaves or index.makes_leaves
         scope = self.new_scope(None, 0)
@@ -1421,6 +1421,8 @@ class Interpreter:
         return float(step.value), step.settings, "stride"
 
     def e_call(self, node: ast.Call, scope: Scope) -> Value:
+        if self.passes and id(node) in self.index.state_calls:
+            self.emit(Kind.LOOKAHEAD, node, detail="state")
         if id(node) in self.byte_mixtures:
             return self.byte_mix(node, self.plain_call(node, scope), scope)
         return self.plain_call(node, scope)
@@ -1667,7 +1669,8 @@ class Interpreter:
                 copy.frames = (*self.frames, *frames)
                 copy.guards = (*self.guards, *guards)
             self.forward_pass = 0
-            return EMPTY
+            looked = any(kind is Kind.LOOKAHEAD and e.detail == "shift" for kind, e, _, _ in self.followed[key])
+            return frozenset({"ahead"}) if looked else EMPTY
         before = len(self.trace.events)
         self.passes += 1
         self.parts = {}
@@ -1680,7 +1683,7 @@ class Interpreter:
         self.followed[key] = [
             (e.kind, e, e.frames[depth[0] :], e.guards[depth[1] :])
             for e in self.trace.events[before:]
-            if e.kind in (Kind.SMEAR, Kind.ATTENTION)
+            if e.kind in (Kind.SMEAR, Kind.ATTENTION, Kind.LOOKAHEAD)
         ]
         return roles
 
@@ -2069,7 +2072,9 @@ class Interpreter:
             self.unhook(holder.roles)
         if self.passes:
             if name == "roll" and "nn" in holder.roles:
-                return Value(roles=roles | {"prev"})
+                moved = arguments[0] if arguments else keywords.get("shifts")
+                dims = arguments[1] if len(arguments) > 1 else keywords.get("dims")
+                return Value(roles=roles | _rolled(moved, dims))
             if name == "lerp" and arguments and "prev" in arguments[0].roles:
                 return Value(roles=self.smear(node, Value(roles=given), holder, roles))
             if name in ("masked_fill", "masked_fill_", "where") and "boundary" in given:
@@ -2516,9 +2521,13 @@ class Interpreter:
             elif "boundary" in roles - (arguments[0].roles if arguments else EMPTY):
                 separate = "documents"
             self.emit(Kind.ATTENTION, node, roles=roles, text=name, detail=separate)
+            if leaf in ATTENTIONS and _is_open(arguments, keywords):
+                self.emit(Kind.LOOKAHEAD, node, roles=roles, text=name, detail="attention")
             return Value(roles=_through_call(roles) | {"nn"})
         if leaf == "roll" and arguments and "nn" in arguments[0].roles:
-            return Value(roles=_through_call(roles) | {"prev"})
+            moved = arguments[1] if len(arguments) > 1 else keywords.get("shifts")
+            dims = arguments[2] if len(arguments) > 2 else keywords.get("dims")
+            return Value(roles=_through_call(roles) | _rolled(moved, dims))
         if leaf == "pad" and arguments and "nn" in arguments[0].roles:
             amounts = arguments[1] if len(arguments) > 1 else keywords.get("pad")
             if isinstance(amounts, Seq):
@@ -2642,6 +2651,11 @@ class Interpreter:
         self, op: type[ast.operator], left: Value, right: Value, roles: frozenset[str], node: ast.AST
     ) -> frozenset[str]:
         """Adding the previous position's state to the current one is a smear; masking may come before or after."""
+        if op is ast.Add:
+            for shifted, current in ((left, right), (right, left)):
+                if "next" in shifted.roles and not {"next", "prev"} & current.roles and "nn" in current.roles:
+                    self.emit(Kind.LOOKAHEAD, node, roles=roles, detail="shift")
+                    return (roles - {"next"}) | {"ahead"}
         if op in (ast.Add, ast.Sub):
             for shifted, current in ((left, right), (right, left)):
                 if "prev" in shifted.roles and "prev" not in current.roles and "nn" in current.roles:
@@ -3419,6 +3433,24 @@ def _length(value: Value) -> Value:
         roles |= {"iter"}
     whole = "whole" in value.roles and value.sample is None
     return Value(roles=roles, settings=value.settings, sample=TYPICAL_VAL_TOKENS if whole else None)
+
+
+def _is_open(arguments: list[Value], keywords: dict[str, Value]) -> bool:
+    """Whether nothing in the arguments of an attention call masks: no mask, and not causal."""
+    given: dict[str, Value] = {**dict(zip(("q", "k", "v", "mask"), arguments[:4], strict=False)), **keywords}
+    masks = ("mask", "attn_mask", "attn_bias", "block_mask", "score_mod", "window_size", "**")
+    if any(not (isinstance(mask := given[m], Const) and mask.value is None) for m in masks if m in given):
+        return False
+    causal = given.get("is_causal", given.get("causal"))
+    return causal is None or (isinstance(causal, Const) and causal.value in (False, None, 0))
+
+
+def _rolled(amount: Value | None, dims: Value | None) -> frozenset[str]:
+    """The role of values that ``roll`` moved along the sequence: to later positions (``prev``) or earlier ones."""
+    if isinstance(amount, Const) and isinstance(amount.value, int) and amount.value < 0:
+        along = isinstance(dims, Const) and dims.value in (1, -2)
+        return frozenset({"next"}) if along else EMPTY
+    return frozenset({"prev"})
 
 
 def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | None:

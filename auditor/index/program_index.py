@@ -75,6 +75,8 @@ class FunctionFacts:
     tallies: bool = False
     """Whether an entry of a table is added to."""
     returned: set[str] = field(default_factory=set)
+    ahead: bool = False
+    """It attends without a causal mask, or moves values to earlier positions."""
     makes: bool = False
     """It returns a function that is defined in it."""
     makes_leaves: bool = False
@@ -164,6 +166,23 @@ def takes_from_itself(node: ast.Assign) -> bool:
     )
 
 
+ATTENTIONS = frozenset({"scaled_dot_product_attention", "flash_attn_func", "flash_attn_3_func", "flex_attention"})
+
+
+def looks_ahead(call: ast.Call) -> bool:
+    """Whether a call may let positions see later ones: attention with nothing that masks, ``roll(x, -1)``."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name == "roll":
+        return any(isinstance(a, ast.UnaryOp) for a in (*call.args, *(k.value for k in call.keywords)))
+    if name not in ATTENTIONS or len(call.args) > 3:
+        return False
+    told = {k.arg: k.value for k in call.keywords}
+    if {"attn_mask", "block_mask", "score_mod", "window_size", "attn_bias", None} & told.keys():
+        return False
+    causal = told.get("is_causal", told.get("causal"))
+    return causal is None or (isinstance(causal, ast.Constant) and not causal.value)
+
+
 class ProgramIndex:
     """Functions, classes and reachability by name, for one program."""
 
@@ -230,6 +249,7 @@ class ProgramIndex:
                 if kind is ast.Call:
                     facts.makes_leaves = facts.makes_leaves or makes_leaf(node)
                     facts.reorders = facts.reorders or puts_in_order(node)
+                    facts.ahead = facts.ahead or looks_ahead(node)  # type: ignore[arg-type]
                 elif kind is ast.keyword or kind is ast.arg:
                     if node.arg:  # type: ignore[attr-defined]
                         facts.names.add(node.arg)  # type: ignore[attr-defined]
@@ -276,6 +296,7 @@ class ProgramIndex:
                 inner.outer.numbers |= inner.numbers
                 inner.outer.blobs = inner.outer.blobs or inner.blobs
                 inner.outer.shifts = inner.outer.shifts or inner.shifts
+                inner.outer.ahead = inner.outer.ahead or inner.ahead
                 inner.outer.makes = inner.outer.makes or inner.node.name in inner.outer.returned
                 inner.outer.makes_leaves = inner.outer.makes_leaves or inner.makes_leaves
 
@@ -362,7 +383,8 @@ class ProgramIndex:
     @cached_property
     def _mixing(self) -> set[int]:
         """Functions that attend or mix positions; in a network, also those of its parts."""
-        direct = {i for i, f in self.functions.items() if f.shifts or self._attends(f)}
+        direct = {i for i, f in self.functions.items() if f.shifts or f.ahead or self._attends(f)}
+        direct |= {id(node) for node in self.state_calls.values()}
         members: dict[str, list[FunctionFacts]] = {}
         for cls in self.classes:
             own = [self.functions[id(s)] for s in cls.body if isinstance(s, FunctionNode)]
@@ -435,6 +457,36 @@ class ProgramIndex:
         direct = {i for i, f in self.functions.items() if f.names & HOOKS}
         names = (self.functions[i].node.name for i in self._closure(direct))
         return HOOKS | frozenset(n for n in names if n not in COMMON and n != "main")
+
+    @cached_property
+    def has_lookahead(self) -> bool:
+        """Whether a network of this program may let a position see later ones."""
+        return any(f.ahead and f.in_class for f in self.functions.values()) or bool(self.state_calls)
+
+    @cached_property
+    def state_calls(self) -> dict[int, ast.AST]:
+        """Calls ``x, state = layer(x, state)`` in a loop, where layers return the state that a whole sequence leaves.
+
+        The next round then starts, at the first position, from a state that has seen the last. Ids of the nodes and
+        the functions they stand in.
+        """
+        if not any(
+            "output_final_state" in f.names or "return_final_states" in f.names for f in self.functions.values()
+        ):
+            return {}
+        found: dict[int, ast.AST] = {}
+        for facts in self.functions.values():
+            if not facts.in_class:
+                continue
+            for loop in ast.walk(facts.node):
+                if not isinstance(loop, (ast.For, ast.While)):
+                    continue
+                for part in ast.walk(loop):
+                    if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
+                        names = [ast.unparse(e) for e in getattr(part.targets[0], "elts", ())]
+                        if len(names) == 2 and names == [ast.unparse(a) for a in part.value.args[:2]]:
+                            found[id(part.value)] = facts.node
+        return found
 
     @cached_property
     def hooks(self) -> bool:

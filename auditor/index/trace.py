@@ -40,6 +40,7 @@ class Kind(StrEnum):
     OBSERVE = "observe"  # a network is applied while forward hooks gather statistics of its activations
     ATTENTION = "attention"  # attention is computed; ``detail`` says whether documents are kept apart
     BYTE_MIX = "byte mix"  # a token's probability is mixed with a byte model's; ``detail`` is the form of the mixture
+    LOOKAHEAD = "lookahead"  # positions may see later ones: ``detail``: attention, shift or state
     SMEAR = "smear"  # the previous position's state is mixed into the current one
 
 

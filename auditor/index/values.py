@@ -12,7 +12,8 @@ A value carries three things the rules ask for:
   ``stat:N``: gathered by a forward hook in event N; ``hook:N``: the handle of a forward hook;
   ``replaced``: a function put in the place of a ``forward``; ``file``: read from a file that is no shard,
   ``stored``: cut from it at a place worked out at run time, ``match:N``: equal to validation tokens in event N;
-  ``boundary``: tokens compared with a value; ``prev``: moved by one position; ``unset``: an unknown
+  ``boundary``: tokens compared with a value; ``prev``: moved by one position, ``next``: to the one
+  before, ``ahead``: computed with such; ``unset``: an unknown
   setting; ``at:L``: another value in every round of loop L; ``round:L:Eq:0``: true in that round of loop
   L; ``piece:N``: cut N of the validation tokens, made at a place worked out at run time; ``from:0``: a counter
   that starts at 0; ``pass:T``: came out
