@@ -56,6 +56,7 @@ class ValCalibration(Rule):
         trace = reading.trace
         observed = trace.of(Kind.OBSERVE)
         first = reading.reported.first_score()
+        evaluations = {e.frames[-1].id for e in trace.of(Kind.SCORE)}
         open_questions: list[tuple[Event, str]] = []
         did_not_run: list[Event] = []
         for event in observed:
@@ -66,6 +67,8 @@ class ValCalibration(Rule):
                 did_not_run.append(event)
                 continue
             use = _use(trace, event)
+            if use is None and event.frames[-1].id in evaluations:
+                continue  # the network is evaluated, and a hook is still there or serves the evaluation
             why = _open_question(event, use, ran, first)
             if why is not None:
                 open_questions.append((event, why))

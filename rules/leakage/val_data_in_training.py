@@ -30,7 +30,7 @@ import re
 from collections.abc import Iterator
 
 from auditor.index.phases import is_training_itself, why_harmless
-from auditor.index.trace import Event, Kind
+from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -67,6 +67,8 @@ class ValDataInTraining(Rule):
             ran, shown = reading.ran(step)
             if ran is False:
                 continue
+            if "train" in step.roles and not _fed(trace, step):
+                continue  # the loss met a figure of an evaluation, not its tokens
             if "train" in step.roles and "both" not in step.roles:
                 open_questions.append((step, "training tokens reach the same step, and which were read is not known"))
             elif not scores:
@@ -104,6 +106,16 @@ class ValDataInTraining(Rule):
             f"Nothing trains on validation tokens: {why}.",
             Confidence.LOW if sure is Confidence.LOW else Confidence.MEDIUM,
         )
+
+
+def _fed(trace: Trace, step: Event) -> bool:
+    """Whether, in the step's own loop, a network is given validation tokens to train on."""
+    loops = {loop.id for loop in step.loops}
+    return any(
+        "val" in call.roles and not call.no_grad and any(loop.id in loops for loop in call.loops)
+        for call in trace.of(Kind.MODEL_CALL)
+        if call.seq < step.seq
+    )
 
 
 def _active(reading: Reading, step: Event, first: Event, shown: Evidence | None) -> Finding:
