@@ -12,9 +12,14 @@ from statistics import median, pstdev, stdev
 from typing import Literal
 
 from auditor.logs import Metric, RunLog
+from auditor.logs.lines import STEP
 from auditor.text import decimal, decimals
 
 _WINDOW = 400
+_LAST = 2
+_COUNTING = re.compile(r"\d\s*/\s*\d|\d\s*%|(?i:progress|running|chunk|batch)")
+TELLING_DIGITS = 5
+"""Decimals from which on a number found anywhere is hardly there by chance."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -34,15 +39,22 @@ def close(logged: Decimal, claimed: Decimal) -> bool:
     return abs(logged - claimed) < unit if min(decimals(logged), decimals(claimed)) >= 3 else logged == claimed
 
 
-def find_figure(runs: Iterable[RunLog], claimed: Decimal) -> LogFigure | None:
-    """The log line that prints ``claimed``: among the results first, then in any other figure, then anywhere."""
+def find_figure(runs: Iterable[RunLog], claimed: Decimal, *, anywhere: bool = False) -> LogFigure | None:
+    """The log line that prints ``claimed``: among the results first, then in any other figure, then as a bare number.
+
+    Of the running figures only the last are asked for a short number, unless ``anywhere``: among hundreds of them
+    one meets it by chance.
+    """
     known = list(runs)
     for kinds in (("final",), ("step", "progress"), ("other",)):
         for run in known:
-            for metric in reversed(run.metrics):
-                if metric.kind in kinds and close(metric.bpb, claimed):
+            figures = [m for m in reversed(run.metrics) if m.kind in kinds]
+            if kinds[0] == "step" and decimals(claimed) < TELLING_DIGITS and not anywhere:
+                figures = figures[:_LAST]
+            for metric in figures:
+                if close(metric.bpb, claimed):
                     return LogFigure(run, metric.line, metric.text, metric)
-                loss = decimal(metric.loss_text) if metric.kind in kinds and metric.loss_text else None
+                loss = decimal(metric.loss_text) if metric.loss_text else None
                 if loss is not None and close(loss, claimed):
                     return LogFigure(run, metric.line, metric.text, metric)
     return find_number(known, claimed)
@@ -63,6 +75,8 @@ def find_number(runs: Iterable[RunLog], claimed: Decimal) -> LogFigure | None:
             continue
         seen.add(run.file)
         for hit in run.log.find(pattern):
+            if digits < TELLING_DIGITS and (STEP.match(hit.value) or _COUNTING.search(hit.value)):
+                continue
             numbers = (decimal(m[0]) for m in pattern.finditer(hit.value))
             if any(n is not None and close(n, claimed) for n in numbers):
                 return LogFigure(run, hit.line, hit.value[:_WINDOW])

@@ -224,6 +224,14 @@ class ClaimLogMismatch(Rule):
                 Confidence.MEDIUM,
                 (place, *lines),
             )
+        passing = find_figure(run.logs, head.value, anywhere=True)
+        if passing is not None:
+            return Finding(
+                Status.SUSPECT,
+                f"The claimed {head.value} is no result in the logs ({difference}); a figure in passing meets it.",
+                Confidence.MEDIUM,
+                (place, _of(reading, passing), *lines),
+            )
         certain = head.stated and not open_logs and all(r.final_metrics for r in run.claim_runs)
         reason = f"The claimed {head.value} does not follow from the logs: {difference}"
         left = "; some logs show no result: look there." if open_logs else "; see whether it is what is claimed."
@@ -301,7 +309,11 @@ def _contradicted(reading: Reading, rows: list[ClaimedFigure]) -> list[tuple[Cla
         return []  # several configurations for one seed: the log can be of any
     for figure in rows:
         own = next((r for r in reading.seed_runs.runs if r.seed == figure.seed), None)
-        if own is None or abs(own.metric.bpb - figure.value) < MATERIAL or find_figure(reading.run.logs, figure.value):
+        if own is None or find_figure(reading.run.logs, figure.value) is not None:
+            continue
+        # Its own figure up to a slip, or that of a seed without a log: then the printed seed is not that of the run.
+        logged = {r.seed for r in reading.seed_runs.runs}
+        if any(abs(own.metric.bpb - f.value) < MATERIAL for f in rows if f is figure or f.seed not in logged):
             continue
         evidence = _of(reading, LogFigure(own.run, own.metric.line, own.metric.text))
         found.append((figure, _Logged(own.metric.bpb_text, evidence)))
@@ -387,10 +399,12 @@ def _refuted_fact(reading: Reading) -> Finding | None:
 
 
 def _oversize(runs: tuple[RunLog, ...]) -> tuple[str, LogFigure] | None:
+    """A run whose model alone is over the cap in every form printed; how code counts is another rule's matter."""
     for run in runs:
-        size = run.facts.size("total")
-        if size is not None and size.exact and size.bytes > ARTIFACT_CAP:
-            return f"a log counts {size.bytes:,} bytes", LogFigure(run, size.line, size.label)
+        models = [s for s in run.facts.sizes if s.exact and s.kind in ("model", "total")]
+        smallest = min(models, key=lambda s: s.bytes, default=None)
+        if smallest is not None and smallest.bytes > ARTIFACT_CAP:
+            return f"a log counts {smallest.bytes:,} bytes", LogFigure(run, smallest.line, smallest.label)
     return None
 
 
