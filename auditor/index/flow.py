@@ -151,6 +151,7 @@ class Flow:
         self._definitions: dict[int, Definitions] = {}
         self._sites: dict[tuple[int, int, int], Site] = {}
         self._owners: dict[int, ast.ClassDef] = {}
+        self._programs: dict[int, Program] = {}
         self._methods: dict[str, list[tuple[ast.AST, Program, ast.ClassDef | None]]] = {}
         self._homes: dict[int, ast.AST] = {}
         self._fields: dict[tuple[int, tuple[int, int, int]], list[tuple[ast.expr, Site]]] = {}
@@ -160,6 +161,7 @@ class Flow:
         self._access: dict[tuple[int, tuple[int, int, int]], list[Access]] = {}
         for index in indexes:
             for cls in index.classes:
+                self._programs[id(cls)] = index.program
                 for statement in cls.body:
                     if isinstance(statement, FunctionNode):
                         self._owners[id(statement)] = cls
@@ -323,14 +325,17 @@ class Flow:
             given = self._argument(name, known, site.call, site)
             return [Item(given, site.caller, path)] if given is not None else self._default(name, site, path)
         items: list[Item] = []
-        callers = list(self.trace.callers.get(id(site.body), {}).values()) or self._mentions(site)
-        for caller in callers[:MAX_CALLERS]:
+        for caller in self.callers(site)[:MAX_CALLERS]:
             if isinstance(caller.call, ast.Call) and caller.program.tree is not None:
                 given = self._argument(name, known, caller.call, site)
                 if given is not None:
                     around = self.site(caller.definition or caller.program.tree, caller.program)
                     items.append(Item(given, around, path))
         return items or self._default(name, site, path)
+
+    def callers(self, site: Site) -> list[Caller]:
+        """The calls that lead to a function: those the trace saw, else those by its name."""
+        return list(self.trace.callers.get(id(site.body), {}).values()) or self._mentions(site)
 
     def _mentions(self, site: Site) -> list[Caller]:
         """Calls by name of a function that the trace did not come to."""
@@ -455,17 +460,17 @@ class Flow:
     def attribute(self, cls: ast.ClassDef, name: str) -> list[tuple[Def, Site]]:
         """All definitions of ``self.name`` in a class, each with the method it stands in."""
         found: list[tuple[Def, Site]] = []
-        program = next((p for m in self._methods.values() for _, p, c in m if c is cls), None)
+        program = self._programs.get(id(cls))
         if program is None:
             return []
         for statement in cls.body:
             if isinstance(statement, FunctionNode):
                 where = self.site(statement, program)
                 found += [(d, where) for d in self.definitions(statement).names.get(f"self.{name}", ())]
-            elif isinstance(statement, ast.Assign) and any(
-                isinstance(t, ast.Name) and t.id == name for t in statement.targets
-            ):
-                found.append((Def(statement, statement.value), self.site(cls, program)))
+            elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+                    found.append((Def(statement, statement.value), self.site(cls, program)))
         return found
 
     def callees(self, call: ast.Call, site: Site) -> list[Site]:

@@ -29,6 +29,7 @@ from auditor.index.flow import (
     is_module,
     leaf_name,
 )
+from auditor.index.interpreter import DATA_HINT, TRAIN_PATH, VAL_PATH
 from auditor.index.program_index import COUNTS_UP, ProgramIndex
 from auditor.index.trace import Event, Trace
 
@@ -51,6 +52,7 @@ NOT_DATA = frozenset(
         "hasattr",
     }
 )  # fmt: skip
+UNPACKS = frozenset({"load", "loads", "frombuffer", "decompress", "load_file"})
 FILES = frozenset({"fromfile", "memmap", "load", "frombuffer", "read_bytes", "read"})
 
 
@@ -124,6 +126,18 @@ class Gate:
     node: ast.expr
     site: Site
     ratio: Ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """One place from which a table is filled: a call into its class, or the write itself."""
+
+    node: ast.AST
+    site: Site
+    splits: frozenset[str]
+    """Whose tokens go in, by the names of the files they are read from: ``train``, ``val``."""
+    same: bool
+    """Whether it is certain that this very object is the one that is read, not another of its class."""
 
 
 @dataclass(eq=False)
@@ -432,6 +446,107 @@ class Tables:
     def atoms_of(self, read: Read) -> frozenset[Atom]:
         """The stored tokens that a read is addressed with."""
         return frozenset(a for k in self.keys(read) for a in self.atoms(k))
+
+    # -- where the counts come from ----------------------------------------------------------------------
+
+    def fills(self, read: Read) -> list[Fill]:
+        """The places that fill the table of a read, as far as they fill the same object."""
+        found: list[Fill] = []
+        made = self._makers(read)
+        for node, key, site in self.counted.get(read.root, ()):
+            if read.root.kind != "attribute":
+                if key is not None:
+                    found.append(Fill(node, site, self.splits([Item(key, site)]), True))
+                continue
+            for call, where in self._entries(site):
+                holder = call.func.value if isinstance(call.func, ast.Attribute) else None
+                if holder is None:
+                    continue
+                other = self._made_by(holder, where, site.owner)
+                if made and other and not made & other:
+                    continue
+                splits = self.splits([Item(a, where) for a in call.args])
+                found.append(Fill(call, where, splits, bool(made & other)))
+        return found
+
+    def splits(self, start: Iterable[Item]) -> frozenset[str]:
+        """The splits whose files a value is read from."""
+        found: set[str] = set()
+        for item in self.flow.walk(start, enter=self.outside_networks, limit=2500):
+            text = item.node.value if isinstance(item.node, ast.Constant) else None
+            if isinstance(text, str) and DATA_HINT.search(text):
+                tail = text.rsplit("/", 1)[-1]
+                found |= {"train"} if TRAIN_PATH.search(tail) else {"val"} if VAL_PATH.search(tail) else set()
+        return frozenset(found)
+
+    def _makers(self, read: Read) -> frozenset[int]:
+        """The calls that made the object whose table is read."""
+        cls = next((c for i in self.indexes for c in i.classes if id(c) == read.root.owner), None)
+        for item in self.values(Item(read.node, read.site), limit=60):
+            node = item.node
+            if not isinstance(node, ast.Attribute) or node.attr != read.root.name:
+                continue
+            holder, site = node.value, item.site
+            while isinstance(holder, ast.Name) and holder.id == "self" and site.call is not None and site.caller:
+                func = site.call.func
+                holder, site = (func.value, site.caller) if isinstance(func, ast.Attribute) else (func, site.caller)
+            return self._made_by(holder, site, cls)
+        return frozenset()
+
+    def _made_by(self, holder: ast.expr, site: Site, cls: ast.ClassDef | None) -> frozenset[int]:
+        """The calls that may have made the object that an expression holds."""
+        found: set[int] = set()
+        for item in self.flow.walk([Item(holder, site)], enter=lambda i: not self._makes(i, cls), limit=300):
+            if self._makes(item, cls):
+                found.add(id(item.node))
+        return frozenset(found)
+
+    def _makes(self, item: Item, cls: ast.ClassDef | None) -> bool:
+        node = item.node
+        if cls is None or not isinstance(node, ast.Call):
+            return False
+        known = self.trace.calls.get(id(node), {}).values()
+        if any(c.owner is cls and getattr(c.definition, "name", "") == "__init__" for c in known):
+            return True
+        return isinstance(node.func, ast.Name) and node.func.id in (cls.name, "cls")
+
+    def read_back(self, read: Read) -> tuple[ast.expr, Site] | None:
+        """Where the table of a read is taken from a file instead of being counted."""
+        name = read.root.name
+        for index in self.indexes:
+            for i, facts in index.functions.items():
+                if i not in self.trace.called or name not in facts.names:
+                    continue
+                site = self.flow.site(facts.node, index.program)
+                if read.root.kind != "attribute" and id(facts.node) != read.root.owner:
+                    continue
+                for known, defined in self.flow.definitions(facts.node).names.items():
+                    if known != name and not (read.root.kind == "attribute" and known.endswith(f".{name}")):
+                        continue
+                    for d in defined:
+                        if d.argument is None and self._from_file(Item(d.value, site)):
+                            return d.value, site
+        return None
+
+    def _from_file(self, item: Item) -> bool:
+        """Whether a value is unpacked from a file that holds no tokens."""
+        items = self.flow.walk([item], enter=self.outside_networks, limit=250)
+        loads = any(isinstance(i.node, ast.Call) and leaf_name(i.node) in UNPACKS for i in items)
+        return loads and not self.splits([item])
+
+    def _entries(self, site: Site, depth: int = 0) -> list[tuple[ast.Call, Site]]:
+        """The calls from outside of a class that lead to one of its methods."""
+        found: list[tuple[ast.Call, Site]] = []
+        for caller in self.flow.callers(site):
+            body = caller.definition or caller.program.tree
+            if not isinstance(caller.call, ast.Call) or body is None:
+                continue
+            where = self.flow.site(body, caller.program)
+            if where.owner is site.owner and site.owner is not None and depth < 4:
+                found += self._entries(where, depth + 1)
+            else:
+                found.append((caller.call, where))
+        return found
 
     # -- keys --------------------------------------------------------------------------------------------
 
