@@ -448,7 +448,7 @@ class Reading:
     def latent_window_parameters(self) -> list[WindowParameters]:
         """The same in code that this run switches off."""
         indexes = self.opened()
-        if not any(index.leaf_makers for index in indexes):
+        if not self.trace.leaves and not any(index.leaf_makers for index in indexes):
             return []
         names = frozenset[str]().union(*(index.leaf_names for index in indexes))
         if self.trace.leaves:
