@@ -27,7 +27,7 @@ import ast
 import re
 
 from auditor.index.commands import command_words
-from auditor.index.trace import Event, Guard, Kind, Trace
+from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Status
@@ -42,6 +42,7 @@ LOCAL_SETS = frozenset({"json", "text", "csv", "parquet", "arrow", "imagefolder"
 FILE_TESTS = frozenset(
     {"exists", "isfile", "isdir", "is_file", "is_dir", "glob", "rglob", "listdir", "which", "find_spec"}
 )
+MISSING = "only where files are missing: the run had them, or fetched them before its clock"
 _SHELL_FETCH = re.compile(
     r"\b(?:curl|wget|gdown)\s|\b(?:pip3?|uv(?: pip)?|conda|apt(?:-get)?)\s+(?:-\S+\s+)*install\b|\bgit\s+clone\b"
     r"|\b(?:hf|huggingface-cli)\s+download\b"
@@ -63,6 +64,12 @@ class NetworkAccess(Rule):
         if problem is not None:
             return Finding(Status.UNKNOWN, f"The code could not be read: {problem}.", Confidence.HIGH)
         trace = reading.trace
+        if not any(e.kind in (Kind.STEP, Kind.SCORE) for e in trace.events) and reading.run.claim.val_bpb is None:
+            return Finding(
+                Status.NOT_APPLICABLE,
+                "The script that was read neither trains nor evaluates: it prepares something, which is set-up.",
+                Confidence.MEDIUM,
+            )
         happens: list[tuple[Event, str]] = []
         doubtful: list[tuple[Event, str]] = []
         fallbacks: list[tuple[Event, str, str]] = []
@@ -194,14 +201,28 @@ def _fallback(event: Event) -> str | None:
     for guard in event.guards:
         if "<exception>" in guard.settings:
             return "it only runs when something else fails"
-        if _tests_files(guard):
-            return "only where files are missing: the run had them, or fetched them before its clock"
-    return None
+        if _asks_for_files(guard.node):
+            return MISSING
+    return MISSING if _returns_early(event) else None
 
 
-def _tests_files(guard: Guard) -> bool:
-    """Whether a condition asks for the presence of files (or, by name, of a thing looked up before)."""
-    for node in walk(guard.node):
+def _returns_early(event: Event) -> bool:
+    """Whether the function leaves before the call where files are there: ``if path.exists(): return``."""
+    function = event.frames[-1].definition if event.frames else None
+    if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    return any(
+        isinstance(statement, ast.If)
+        and isinstance(statement.body[-1], ast.Return)
+        and statement.lineno < getattr(event.node, "lineno", 0)
+        and _asks_for_files(statement.test)
+        for statement in function.body
+    )
+
+
+def _asks_for_files(test: ast.expr) -> bool:
+    """Whether a condition asks for the presence of files."""
+    for node in walk(test):
         if isinstance(node, ast.Call):
             leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if leaf in FILE_TESTS:

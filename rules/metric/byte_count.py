@@ -52,6 +52,8 @@ MORE_THAN_ROUNDING = 0.008
 """A mixture whose bytes exceed the split's by more counts something else than text."""
 PER_TOKEN = (1.5, 6.5)
 """No tokenizer of this contest makes fewer or more bytes per token; constants outside are something else."""
+PLAUSIBLE = 1.05
+"""Bytes per token over the usual for a vocabulary's size that merges chosen otherwise can still make."""
 SIDECAR = ("val_bytes", "byte_sidecar", "bytes_sidecar")
 
 
@@ -153,6 +155,24 @@ class ByteCount(Rule):
                 " though the tokens are as many as those of a published tokenizer: the table does not belong to them"
             )
             return Finding(Status.ACTIVE, f"{told}{because}.", Confidence.MEDIUM, evidence)
+        if code.kind == "right" and not figure.tokens_logged and off < 0.1:
+            return Finding(
+                Status.CLEAN,
+                f"The byte tables are the canonical ones; the log does not count the tokens, and {figure.per_token:.2f}"
+                " bytes per token are within what parts of the text differ by.",
+                Confidence.LOW,
+                evidence,
+            )
+        usual = _usual_bytes_per_token(reading)
+        if code.kind == "right" and usual is not None and figure.per_token < usual * PLAUSIBLE:
+            return Finding(
+                Status.CLEAN,
+                f"{figure.told[0].upper()}{figure.told[1:]}, but {figure.per_token:.2f} bytes per token are what a"
+                " vocabulary of this size makes, and the byte tables are the canonical ones: another text was scored,"
+                " which is noncanonical-val's question.",
+                Confidence.MEDIUM,
+                evidence,
+            )
         return Finding(
             Status.SUSPECT,
             f"{told}, with tokens of a tokenizer of its own: look whether its table is wrong (the mark of a space must"
@@ -231,6 +251,18 @@ def _trusted(reading: Reading, log: BytesEvidence | None) -> ImpliedBytes | None
     if near or not others:
         return best if log.training is None or abs(log.training / best.per_token - 1) <= TOLERANCE else None
     return None
+
+
+def _usual_bytes_per_token(reading: Reading) -> float | None:
+    """Bytes per token that a vocabulary of the run's size makes, between or beyond the published ones."""
+    told = reading.run.effective(env="VOCAB_SIZE", attribute="vocab_size").value
+    if told is None or not told.strip().isdigit() or not 256 <= int(told) <= 65536:
+        return None
+    sizes = [1024, 4096, 8192]
+    each = [VAL_BYTES / VAL_TOKENS[f"sp{n}"] for n in sizes]
+    at = 0 if int(told) < 4096 else 1
+    slope = (each[at + 1] - each[at]) / math.log2(sizes[at + 1] / sizes[at])
+    return each[at] + slope * math.log2(int(told) / sizes[at])
 
 
 def _off(reading: Reading, figure: ImpliedBytes) -> float:
