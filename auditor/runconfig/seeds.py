@@ -36,14 +36,16 @@ class SeedRuns:
     """The runs behind a claim.
 
     ``runs``: one for each seed, in the order of the logs. ``unread``: log files without a result, which may belong
-    to further seeds. ``unlike``: settings that differ between runs, with the values. ``shared``: runs of different
-    seeds that evaluated one checkpoint, as pairs of metrics that agree to the last of at least six digits.
+    to further seeds. ``otherwise``: runs with results, but not under the reported label. ``unlike``: settings that
+    differ between runs, with the values. ``shared``: runs of different seeds that evaluated one checkpoint, as pairs
+    of metrics that agree to the last of at least six digits.
     """
 
     runs: tuple[SeedRun, ...]
     unread: tuple[RunLog, ...] = ()
     unlike: tuple[tuple[str, tuple[tuple[str, SeedRun], ...]], ...] = ()
     shared: tuple[tuple[SeedRun, Metric, SeedRun, Metric], ...] = ()
+    otherwise: tuple[RunLog, ...] = ()
 
     @property
     def independent(self) -> int:
@@ -66,6 +68,7 @@ def seed_runs(evidence: RunEvidence) -> SeedRuns:
     home = _shape(label.file)
     found: dict[object, SeedRun] = {}
     unread: list[RunLog] = []
+    otherwise: list[RunLog] = []
     for run in evidence.logs:
         linked = any(run is r for r in label.runs)
         if not linked and (_shape(run.file) != home or _OTHER.search(run.file.rsplit("/", 1)[-1])):
@@ -74,8 +77,7 @@ def seed_runs(evidence: RunEvidence) -> SeedRuns:
         if metric is None and linked and run.final_metrics:
             metric = run.final_metrics[-1]
         if metric is None:
-            if not run.final_metrics:
-                unread.append(run)
+            (otherwise if run.final_metrics else unread).append(run)
             continue
         seed = run.seed if run.seed is not None else run.seed_in_name
         named = run.seed_in_name if claimed and run.seed not in claimed and run.seed_in_name in claimed else seed
@@ -85,7 +87,14 @@ def seed_runs(evidence: RunEvidence) -> SeedRuns:
             found[place] = candidate
     runs = tuple(found.values())
     files = {r.run.file for r in runs}
-    return SeedRuns(runs, tuple(r for r in unread if r.file not in files), _unlike(runs), _shared(runs))
+    seeds = {r.seed for r in runs}
+    return SeedRuns(
+        runs,
+        tuple(r for r in unread if r.file not in files),
+        _unlike(runs),
+        _shared(runs),
+        tuple(r for r in otherwise if r.seed not in seeds),
+    )
 
 
 def _shape(path: str) -> str:

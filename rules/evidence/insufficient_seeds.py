@@ -85,6 +85,21 @@ class InsufficientSeeds(Rule):
                 Confidence.LOW,
                 (*evidence, place),
             )
+        apart = [r for r in shown.otherwise if r.seed in without]
+        if apart and len({r.seed for r in apart}) == len(without):
+            last = apart[0].final_metrics[-1]
+            place = reading.log_evidence(
+                apart[0].file, last.line, reading.line_text(apart[0].file, last.line) or last.text,
+                f"seed {apart[0].seed} was evaluated otherwise",
+            )  # fmt: skip
+            return Finding(
+                Status.ACTIVE,
+                f"The reported evaluation is in the logs of {_count(number)}{named} only; the log of seed"
+                f" {apart[0].seed} ends with another one ({last.label}).",
+                Confidence.MEDIUM,
+                (place, *evidence),
+                official=_tolerated(reading),
+            )
         if len(claimed) >= ENOUGH and without:
             return Finding(
                 Status.SUSPECT,
