@@ -381,13 +381,24 @@ def _counted_before(trace: Trace, scores: Sequence[Event], metric: Event | None)
             if beside:
                 first: Event | None = beside[0]
                 again = {s.seq for s in beside} & set(stored)
-                proof = "stored" if again else "replaced" if replaced or "superseded" in user.roles else ""
+                anew = replaced or "superseded" in user.roles or any(_overwrites(score, s) for s in beside)
+                proof = "replaced" if anew else "stored" if again else ""
             else:
                 first = known[stored[0]] if stored else None
                 complete = "whole" in count.roles and not any(loop.roles & {"val", "val.len"} for loop in count.loops)
                 proof = "stored" if stored else "all" if complete else ""
             found.append(Rescoring(count, score, first, proof))
     return found
+
+
+def _overwrites(later: Event, earlier: Event) -> bool:
+    """Whether a score is put where an earlier one was kept: ``losses[chunk] = loss``, twice."""
+    places = []
+    for event in (later, earlier):
+        if not isinstance(event.node, ast.Assign) or not isinstance(event.node.targets[0], ast.Subscript):
+            return False
+        places.append((event.frame, ast.unparse(event.node.targets[0].value)))
+    return places[0] == places[1] and later.node is not earlier.node
 
 
 def _trained_before(trace: Trace, scores: Sequence[Event]) -> list[Rescoring]:

@@ -3542,7 +3542,8 @@ def _retracted(
     ``minus:N`` marks what score N was subtracted from; adding that to something with a score of its own makes it
     ``superseded``. A weighted difference (an interpolation) takes nothing out.
     """
-    if not any(r.startswith("score:") for r in left) or not any(r.startswith("score:") for r in right):
+    kept = any(r.startswith("score:") for r in left) or (op is ast.Sub and "nn" in left)
+    if not kept or not any(r.startswith("score:") for r in right):
         return roles
     first, second = ({r[6:] for r in side if r.startswith("score:")} for side in (left, right))
     if op is ast.Sub:
