@@ -48,6 +48,7 @@ FETCHING = frozenset(
 )  # fmt: skip
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 LONG_TEXT = 80
+ROW_STARTS = frozenset({ast.Constant, ast.UnaryOp, ast.List, ast.Tuple})
 TALLIES = frozenset({"bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
 RESETS = frozenset(
     {
@@ -192,6 +193,8 @@ class ProgramIndex:
         """Native source files beside the program, which it may compile or load."""
         self.functions: dict[int, FunctionFacts] = {}
         self.classes: list[ast.ClassDef] = []
+        self.rows: list[ast.List | ast.Tuple] = []
+        """Lists and tuples of two and more items that begin with a number or another such row."""
         self.precise = 0
         """How many of its numbers have five or more significant digits, roughly."""
         self.texts: list[ast.Constant] = []
@@ -238,6 +241,10 @@ class ProgramIndex:
                     facts.names.add(node.attr)  # type: ignore[attr-defined]
                 push((node.value, facts, prefix, in_class))  # type: ignore[attr-defined]
                 continue
+            if kind is ast.List or kind is ast.Tuple:
+                items = node.elts  # type: ignore[attr-defined]
+                if len(items) > 1 and items[0].__class__ in ROW_STARTS:
+                    self.rows.append(node)  # type: ignore[arg-type]
             if kind is ast.FunctionDef or kind is ast.AsyncFunctionDef:
                 made = FunctionFacts(node, prefix + node.name, facts, in_class)  # type: ignore[arg-type, attr-defined]
                 self.functions[id(node)] = made

@@ -27,6 +27,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from auditor.index.imports import Import
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Kind
 from auditor.reading import Reading
@@ -110,24 +111,15 @@ def _modules(reading: Reading, entry: ProgramIndex) -> Iterator[tuple[Submission
                 )
             continue
         stem = file.name.removesuffix(".py")
-        place = next((n for i in reading.opened() for n in _imports(i) if stem in _imported(n)), None)
+        place = next((n.node for i in reading.opened() for n in i.imports if stem in _imported(n)), None)
         if place is not None:
             yield file, reading.evidence(entry.program, place, f"imports {file.name}, {file.size:,} bytes")
         else:
             yield file, reading.log_evidence(file.path, 1, file.name, "imported by the run")
 
 
-def _imports(index: ProgramIndex) -> Iterator[ast.Import | ast.ImportFrom]:
-    for node in walk(index.program.tree) if index.program.tree is not None else ():
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield node
-
-
-def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
-    names = {part for a in node.names for part in a.name.split(".")}
-    if isinstance(node, ast.ImportFrom) and node.module:
-        names |= set(node.module.split("."))
-    return names
+def _imported(found: Import) -> set[str]:
+    return {*found.name.split("."), *(part for name in found.names for part in name.split("."))}
 
 
 def _executed(reading: Reading, entry: ProgramIndex) -> Iterator[tuple[SubmissionFile, Evidence]]:

@@ -56,9 +56,12 @@ class OfflineConstants(Rule):
         for index in reading.opened():
             if index.program.file not in reading.trace.modules or index.precise < FEWEST:
                 continue
+            tables = list(_tables(index))
+            if not tables:
+                continue
             held = {id(n) for call in _holding(index) for n in walk(call)}
             running = _running(reading, index)
-            for table, count in _tables(index):
+            for table, count in tables:
                 if id(table) in held and id(table) in running:
                     frozen.append((index, table, count))
                 elif id(table) in running:
@@ -112,16 +115,14 @@ def _running(reading: Reading, index: ProgramIndex) -> set[int]:
 def _tables(index: ProgramIndex) -> Iterator[tuple[ast.expr, int]]:
     """The outermost lists of numbers with many digits that are no known kind, with how many such numbers they hold."""
     inside: set[int] = set()
-    for node in walk(index.program.tree) if index.program.tree is not None else ():
-        if not isinstance(node, (ast.List, ast.Tuple)):
+    for node in index.rows:
+        if id(node) in inside:
             continue
         numbers = [n for n in map(_number, walk(node)) if n is not None]
         if len(numbers) < FEWEST:
             continue
         precise = sum(1 for n in numbers if _digits(n) >= DIGITS)
         if precise * 2 < len(numbers) or precise < FEWEST or _is_standard(node, numbers):
-            continue
-        if id(node) in inside:
             continue
         inside.update(id(n) for n in walk(node))
         yield node, precise

@@ -206,7 +206,7 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
         if file.size > 400_000:
             continue
         text = file.text
-        if ".encode" not in text.lower() or not any(f".{call}(" in text for call in (*FOLDING_CALLS, "normalize")):
+        if "ncode" not in text or not any(f".{call}(" in text for call in (*FOLDING_CALLS, "normalize")):
             continue
         if reversible or re.search(r"\\u[eE][0-9a-fA-F]{3}", text):
             continue  # case is written down as marks: undone by the same file
