@@ -1234,7 +1234,7 @@ class Interpreter:
         if isinstance(holder, Mapping):
             if isinstance(key, Const) and isinstance(key.value, str) and key.value in holder.items:
                 return holder.items[key.value]
-            return holder.rest or Value(roles=holder.roles)
+            return _of_split(holder.rest or Value(roles=holder.roles), key)
         if isinstance(holder, Object):
             if isinstance(holder.kind, Class):
                 method = holder.kind.lookup("__getitem__")
@@ -3433,6 +3433,14 @@ def _length(value: Value) -> Value:
         roles |= {"iter"}
     whole = "whole" in value.roles and value.sample is None
     return Value(roles=roles, settings=value.settings, sample=TYPICAL_VAL_TOKENS if whole else None)
+
+
+def _of_split(value: Value, key: Value) -> Value:
+    """What a cache by path holds under the path of one split was not read from the other."""
+    for own, other in (("train", "val"), ("val", "train")):
+        if own in key.roles and other not in key.roles and other in value.roles and type(value) is Value:
+            return replace(value, roles=value.roles - {other, "whole"} | {own})
+    return value
 
 
 def _is_open(arguments: list[Value], keywords: dict[str, Value]) -> bool:
