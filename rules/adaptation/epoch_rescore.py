@@ -41,6 +41,7 @@ class EpochRescore(Rule):
     title = "loss re-reported after training epochs on the same tokens"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #568: evaluates a document, trains on it for several epochs, reports the loss after training",
         "organiser on #991: s_0 is trained to s_1, and s_1 is reported",

@@ -45,6 +45,7 @@ class ScoreAfterAdapt(Rule):
     title = "a span is scored after state was updated with it"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "README, 20 Mar 2026: test-time training only on tokens already evaluated",
         "organiser, 24 Mar 2026: adapt-then-score is training on the validation set",

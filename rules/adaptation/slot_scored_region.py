@@ -42,6 +42,7 @@ class SlotScoredRegion(Rule):
     title = "per-window parameters optimised on the positions they then score"
     official = Effect.ADVISORY
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "consensus: #1240 (240 of 240 pairs of positions leak), issue #1336",
         "no organiser ruling; no such submission was merged",

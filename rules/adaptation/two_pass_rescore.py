@@ -57,6 +57,7 @@ class TwoPassRescore(Rule):
     title = "a second pass rescoring with state from the first"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #846, #868, #870, #881: the second pass evaluates tokens trained on in the first",
         "organiser on #959: illegal regardless of the legality of the implementation of n-gram caches",

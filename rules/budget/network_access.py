@@ -57,6 +57,7 @@ class NetworkAccess(Rule):
     title = "download or install by the submission's own run"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = ("README, 18 Mar 2026: no external downloads or network calls during evaluation",)
 
     def check(self, reading: Reading) -> Finding:

@@ -53,6 +53,7 @@ class UncountedCode(Rule):
     title = "code or data needed at run time outside the counted file"
     official = Effect.ADVISORY
     strict = Effect.VIOLATION
+    evidence = ("code", "files")
     precedents = (
         "README, 18 Mar 2026: all counted code should live in the train_gpt.py script",
         "#1412 was over the cap until packed; #1514 and #2135 ship uncounted helpers (merged)",

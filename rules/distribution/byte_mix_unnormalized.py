@@ -60,6 +60,7 @@ class ByteMixUnnormalized(Rule):
     title = "token probability spread over bytes and mixed with a byte model"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #1835, 28 Apr 2026; organiser on #1991, #2080, #2083, #2098, 2 May 2026",
         "issue #1872: the mixed probabilities of all token ids do not sum to one",

@@ -46,6 +46,7 @@ class NgramTargetInKey(Rule):
     title = "a cache is addressed with the realised target"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #779, 27 Mar 2026, and the closures of the same day: the cache looks ahead to the target token",
         "legal: #1514 (token-only hints with a closed-form normaliser), hash embeddings of input tokens",

@@ -49,6 +49,7 @@ class NgramUnnormalized(Rule):
     title = "a blend evaluated for the realised target alone, or wrongly normalised"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #677, 27 Mar 2026: hashed caches do not renormalise correctly",
         "organiser on #1026: blending for the target token only, without renormalising, is invalid",

@@ -68,6 +68,7 @@ class TargetGate(Rule):
     title = "a gate, hint or weight depends on a property of the realised target"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "probe")
     precedents = (
         "organiser on #2041 and #2118, 2 May 2026: within-word and word-start n-gram gates are not zero",
         "legal: #1514 (token-only channel), gates on the previous token",

@@ -75,6 +75,7 @@ class ByteCount(Rule):
     title = "wrong bytes in the denominator"
     official = Effect.VIOLATION
     strict = Effect.VIOLATION
+    evidence = ("code", "log", "probe")
     precedents = (
         "organiser on #1184, #2009, #2039, #2071, #2138",
         "issue #1017, section V: do not hard-code a bytes-per-token ratio",

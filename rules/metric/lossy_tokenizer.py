@@ -67,6 +67,7 @@ class LossyTokenizer(Rule):
     title = "text changed irreversibly before counting bytes"
     official = Effect.ADVISORY
     strict = Effect.VIOLATION
+    evidence = ("code", "files")
     precedents = (
         "issue #1604: which normalisations are allowed? no organiser answer",
         "#1578, #1585, #1670, #1873: casefold, never merged",
