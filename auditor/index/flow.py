@@ -20,6 +20,8 @@ from typing import NamedTuple
 from auditor.index.program_index import FunctionNode, ProgramIndex
 from auditor.index.trace import Caller, Event, Trace
 from auditor.unpack import Program
+from auditor.unpack.walk import FIELDS, children
+from auditor.unpack.walk import walk as walk_tree
 
 FUNCTIONS_AND_CLASSES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 MAX_NODES = 12_000
@@ -257,7 +259,7 @@ class Flow:
             return [Item(node.value, site, path)]
         if isinstance(node, ast.Lambda):
             return [Item(node.body, self.site(node, site.program, site), path)]
-        return [Item(child, site) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        return [Item(child, site) for child in children(node) if isinstance(child, ast.expr)]
 
     def name(self, name: str, site: Site, path: Path, line: int | None = None) -> list[Item]:
         """What a name holds at a line: its definitions, the argument passed, or the outer function's variable."""
@@ -295,7 +297,7 @@ class Flow:
         if not self._homes:
             for index in self.indexes.values():
                 for facts in index.functions.values():  # outer functions come before those nested in them
-                    self._homes.update({id(n): facts.node for n in ast.walk(facts.node) if isinstance(n, ast.Lambda)})
+                    self._homes.update({id(n): facts.node for n in walk_tree(facts.node) if isinstance(n, ast.Lambda)})
         return self._homes.get(id(node))
 
     def _defined(self, known: Def, site: Site, path: Path) -> list[Item]:
@@ -342,7 +344,7 @@ class Flow:
         if not self._calls:
             for index in self.indexes.values():
                 for facts in index.functions.values():  # outer functions come before those nested in them
-                    for node in ast.walk(facts.node):
+                    for node in walk_tree(facts.node):
                         if isinstance(node, ast.Call):
                             caller = Caller(node, facts.node, index.program)
                             self._calls.setdefault(leaf_name(node), {})[id(node)] = caller
@@ -645,7 +647,7 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
     stack: list[tuple[ast.AST, tuple[int, int]]] = [(s, _lines(top)) for s in reversed(top)]
     while stack:
         node, block = stack.pop()
-        if id(node) in dead:
+        if node.__class__ is ast.Name or node.__class__ is ast.Constant or id(node) in dead:
             continue
         if isinstance(node, FUNCTIONS_AND_CLASSES):
             continue
@@ -678,7 +680,8 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             _bind_call(made, node, node.value)
         inner: list[tuple[ast.AST, tuple[int, int]]] = []
-        for _, value in ast.iter_fields(node):
+        for name in FIELDS[node.__class__]:
+            value = getattr(node, name, None)
             if isinstance(value, list):
                 lines = _lines(value) if value and isinstance(value[0], ast.stmt) else block
                 inner += [(part, lines) for part in value if isinstance(part, ast.AST)]

@@ -465,7 +465,7 @@ class Interpreter:
             isinstance(target, ast.Subscript)
             and isinstance(source, ast.BinOp)
             and isinstance(source.op, ast.Add)
-            and any(_base(n) == _base(target) for n in ast.walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
+            and any(_base(n) == _base(target) for n in walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
         ):
             key = self.eval(target.slice, scope)
             self.count(node, self.eval(target.value, scope), key.roles, value.roles)
@@ -1436,7 +1436,7 @@ class Interpreter:
         event = self.emit(Kind.BYTE_MIX, node, roles=value.roles, detail=mixture.form)
         mark = frozenset({f"bytemix:{event.seq}"})
         if mixture.native is not None:
-            for name in ast.walk(node):
+            for name in walk(node):
                 known = scope.find(name.id) if isinstance(name, ast.Name) else None
                 if known is not None and type(known[0]) is Value:
                     known[0].roles |= mark
@@ -3406,7 +3406,7 @@ def _shape(arguments: list[Value], keywords: dict[str, Value]) -> tuple[float | 
 def _reads_first(body: Sequence[ast.stmt], name: str) -> bool:
     """Whether a loop's body reads a name before it assigns it."""
     for statement in body:
-        uses = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name]
+        uses = [n for n in walk(statement) if isinstance(n, ast.Name) and n.id == name]
         if not uses:
             continue
         if any(isinstance(n.ctx, ast.Load) for n in uses):

@@ -485,10 +485,10 @@ class ProgramIndex:
         for facts in self.functions.values():
             if not facts.in_class:
                 continue
-            for loop in ast.walk(facts.node):
+            for loop in walk(facts.node):
                 if not isinstance(loop, (ast.For, ast.While)):
                     continue
-                for part in ast.walk(loop):
+                for part in walk(loop):
                     if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
                         names = [ast.unparse(e) for e in getattr(part.targets[0], "elts", ())]
                         if len(names) == 2 and names == [ast.unparse(a) for a in part.value.args[:2]]:

@@ -32,6 +32,7 @@ from auditor.index.flow import (
 from auditor.index.interpreter import DATA_HINT, TRAIN_PATH, VAL_PATH
 from auditor.index.program_index import COUNTS_UP, ProgramIndex
 from auditor.index.trace import Event, Trace
+from auditor.unpack.walk import walk
 
 # A program none of whose functions names one of these has no counting table: the walk is not even started.
 COUNTING = frozenset({COUNTS_UP, "at", "bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
@@ -300,7 +301,7 @@ class Tables:
                 if not facts.names & roots or not facts.names & COUNTS_OR_CAPS:
                     continue
                 site = whole.flow.site(facts.node, index.program)
-                nodes = [n for n in ast.walk(facts.node) if isinstance(n, (ast.BinOp, ast.Call)) and id(n) not in here]
+                nodes = [n for n in walk(facts.node) if isinstance(n, (ast.BinOp, ast.Call)) and id(n) not in here]
                 found += whole._ratios_in([Item(n, site) for n in nodes if _division(n) is not None])
         return found
 
@@ -408,9 +409,9 @@ class Tables:
             if id(site.body) in seen or not isinstance(site.body, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             seen.add(id(site.body))
-            for node in ast.walk(site.body):
+            for node in walk(site.body):
                 if isinstance(node, ast.If) and _steers(node, behind):
-                    for part in ast.walk(node.test):
+                    for part in walk(node.test):
                         if isinstance(part, ast.Compare):
                             found += self._gate(part, site, ratios)
         return found
@@ -702,7 +703,7 @@ def _escapes(ratio: Ratio) -> bool:
     if sides is None:
         return False
     total = ast.unparse(sides[1])
-    for node in ast.walk(ratio.site.body):
+    for node in walk(ratio.site.body):
         other = _division(node) if node is not ratio.node else None
         if other is not None and ast.unparse(other[1]) == total and ast.unparse(other[0]) != ast.unparse(sides[0]):
             return True
@@ -730,7 +731,7 @@ def _steers(node: ast.If, behind: set[int]) -> bool:
     """Whether a condition decides over something in ``behind``: in its branch, or by leaving before the rest."""
     if any(isinstance(s, (ast.Continue, ast.Return, ast.Break)) for s in node.body):
         return True
-    return any(id(part) in behind for s in (*node.body, *node.orelse) for part in ast.walk(s))
+    return any(id(part) in behind for s in (*node.body, *node.orelse) for part in walk(s))
 
 
 def _terms(node: ast.AST) -> list[ast.expr]:
@@ -745,7 +746,7 @@ def _terms(node: ast.AST) -> list[ast.expr]:
 def _adds_to(target: ast.Subscript, value: ast.expr) -> bool:
     """Whether an entry is set to itself and something more: ``d[t] = d.get(t, 0) + 1``."""
     holder = ast.unparse(target.value)
-    for node in ast.walk(value):
+    for node in walk(value):
         if isinstance(node, ast.Attribute) and node.attr == "bincount":
             return True
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -766,17 +767,17 @@ def _is_number(node: ast.expr) -> bool:
 def _counting_writes(body: ast.AST) -> list[tuple[ast.AST, ast.expr, ast.expr | None]]:
     """Statements that add to entries of a container, each with the expressions of container and key."""
     found: list[tuple[ast.AST, ast.expr, ast.expr | None]] = []
-    nodes = list(ast.walk(body))
+    nodes = list(walk(body))
     histograms: dict[str, ast.Call] = {}
     for node in nodes:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            for part in ast.walk(node.value):
+            for part in walk(node.value):
                 if isinstance(part, ast.Call) and leaf_name(part) == "bincount":
                     histograms[node.targets[0].id] = part
     for node in nodes:
         if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
-            counts = [n for n in ast.walk(node.value) if isinstance(n, ast.Call) and leaf_name(n) == "bincount"]
-            counts += [histograms[n.id] for n in ast.walk(node.value) if isinstance(n, ast.Name) and n.id in histograms]
+            counts = [n for n in walk(node.value) if isinstance(n, ast.Call) and leaf_name(n) == "bincount"]
+            counts += [histograms[n.id] for n in walk(node.value) if isinstance(n, ast.Name) and n.id in histograms]
             if counts:
                 found.append((node, node.target, counts[0].args[0] if counts[0].args else None))
             elif isinstance(node.target, ast.Subscript) and not isinstance(node.target.slice, ast.Constant):

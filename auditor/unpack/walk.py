@@ -39,6 +39,18 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                 push(value)
 
 
+def children(node: ast.AST) -> list[ast.AST]:
+    """The nodes right below ``node``, in source order, operators and contexts left out."""
+    found: list[ast.AST] = []
+    for name in FIELDS[node.__class__]:
+        value = getattr(node, name, None)
+        if value.__class__ is list:
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
+
+
 def statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """All statements of ``body`` and below it, in no particular order, without going into expressions."""
     todo = list(body)
