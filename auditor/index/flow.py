@@ -681,12 +681,12 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
             _bind_call(made, node, node.value)
         inner: list[tuple[ast.AST, tuple[int, int]]] = []
         for name in FIELDS[node.__class__]:
-            value = getattr(node, name, None)
-            if isinstance(value, list):
-                lines = _lines(value) if value and isinstance(value[0], ast.stmt) else block
-                inner += [(part, lines) for part in value if isinstance(part, ast.AST)]
-            elif isinstance(value, ast.AST):
-                inner.append((value, block))
+            held = getattr(node, name, None)
+            if isinstance(held, list):
+                lines = _lines(held) if held and isinstance(held[0], ast.stmt) else block
+                inner += [(part, lines) for part in held if isinstance(part, ast.AST)]
+            elif isinstance(held, ast.AST):
+                inner.append((held, block))
         stack.extend(reversed(inner))
     return made
 
