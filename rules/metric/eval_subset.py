@@ -17,7 +17,8 @@ not below the number of validation tokens. A wrong or foreign validation file is
 printed it, and from that call's accumulator back to the tokens: a selection by a bound that does
 not come from the length of the data is a cut. Its size is compared with the logged number of
 validation tokens. The log has its own say: bytes = val_loss / ln 2 * val_tokens / val_bpb must be
-near 151.07 million.
+near 151.07 million. Where neither shows a part, but submission.json states fewer scored tokens, or the
+description puts the claimed figure beside words such as "5M-token subset", a person must look.
 
 **Remedy.** Evaluate every token of the split once.
 
@@ -30,13 +31,14 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from auditor.contest import VAL_BYTES
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading, prints
+from auditor.runconfig.launches import is_readme
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -139,6 +141,15 @@ class EvalSubset(Rule):
                 (reading.at(cut, "limits what is scored"), *reading.setting_evidence(cut.settings)),
                 reading.call_path(cut),
                 tuple(sorted(cut.settings)),
+            )
+        stated = _stated(reading)
+        if stated is not None:
+            return Finding(
+                Status.SUSPECT,
+                "The submission itself says that the claimed figure is of a part of the validation set, which neither"
+                " the code nor a log shows: see how the run was launched and which pass printed the figure.",
+                Confidence.LOW,
+                (stated,),
             )
         if idle:
             cut, why = idle[0]
@@ -423,6 +434,64 @@ def _coverage(reading: Reading) -> Coverage | None:
     return None
 
 
+def _stated(reading: Reading) -> Evidence | None:
+    """What the submission itself says about the claim's share of the data.
+
+    Either a count of scored tokens in submission.json that is no whole split, or a line of submission.json or of a
+    document that puts the claimed figure beside words for a part.
+    """
+    claim = reading.run.claim
+    for key, tokens in _token_counts(claim.raw):
+        if claim.file is not None and 0 < tokens < FEWEST_FULL_TOKENS / 2:
+            lines = next((f.text.split("\n") for f in reading.folder.files if f.path == claim.file), [])
+            where = re.compile(rf'"{re.escape(key)}"\s*:\s*{tokens}\b')
+            number = next((n for n, line in enumerate(lines, 1) if where.search(line)), 1)
+            return reading.log_evidence(claim.file, number, f'"{key}": {tokens}', "the tokens scored, as stated")
+    if claim.val_bpb is None:
+        return None
+    for file in reading.folder.files:
+        if file.problem or not (is_readme(file) or file.path == claim.file):
+            continue
+        for number, line in enumerate(file.text.split("\n"), 1):
+            for part in _PART.finditer(line):
+                for figure in _FIGURE.finditer(line, max(part.start() - _NEAR, 0), part.end() + _NEAR):
+                    # Equal to the digits written, rounded or cut off.
+                    if abs(Decimal(figure[0]) - claim.val_bpb) < Decimal(1).scaleb(-len(figure[1])):
+                        return reading.log_evidence(file.path, number, line, "says that the figure is of a part")
+    return None
+
+
+def _token_counts(raw: object) -> Iterator[tuple[str, int]]:
+    """Entries of submission.json whose key names the number of tokens that were scored."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            if isinstance(value, int) and not isinstance(value, bool) and _SCORED_KEY.search(str(key)):
+                yield str(key), value
+            yield from _token_counts(value)
+    elif isinstance(raw, list):
+        for value in raw[:50]:
+            yield from _token_counts(value)
+
+
+_SCORED_KEY = re.compile(
+    r"(?i)^(?:(?:num_|n_)?(?:eval|val|validation|evaluation|scored)_tokens|tokens_(?:scored|evaluated))$"
+)
+_NEAR = 120
+"""How many characters may stand between a figure and the words about it."""
+_FIGURE = re.compile(r"\b\d\.(\d{3,})")
+_COUNT = r"~?\d[\d.,_]*[ ]?(?:[km]\b|million\b|thousand\b)?"
+_UNITS = r"(?:tokens?|documents?|docs?|sequences?|seqs?|windows?|batch(?:es)?)"
+_PART = re.compile(
+    rf"""(?ix)
+      \b (?:first|only) \s+ {_COUNT} [\s-]* val\w* \s+ {_UNITS} \b
+    | \b {_COUNT} [\s-]* (?:val\w*[\s-]+)? {_UNITS} [\s-]+ (?:val\w*[\s-]+)? (?:subset|subsample|slice|sample) \b
+    | @ \s* ~? \d+ (?: \s*(?:-|\u2013)\s* \d+ )? \s* %
+    | \b val\w* [\s-]+ (?:subset|subsample|slice) \b
+    | \b (?:subset|subsample|slice) \s+ of \s+ (?:the\s+)? (?:full\s+)? val
+    """
+)
+"""Words for a part of the validation data: "5M-token subset", "first 32,768 validation tokens", "@ 75-76 %"."""
+
 _SCORED_TOKENS = re.compile(r"(?i)\b(?:eval|scored|val)[_ ]tokens\s*[=:]\s*(\d[\d,_]*)")
 
 
@@ -477,7 +546,31 @@ EvalSubset.VIOLATION = (
         Status.ACTIVE,
     ),
 )
+_STATED = {
+    "submission.json": '{"val_bpb": 1.4131}\n',
+    "README.md": "# Run\n\n| model | val_bpb |\n|---|---|\n| mixture (4M-token subset) | **1.4131** |\n",
+}
 EvalSubset.LEGAL = (
+    Example(
+        "the README puts the figure beside words for a part, the code shows none",
+        {"train_gpt.py": script(_EVAL)} | _STATED,
+        Status.SUSPECT,
+    ),
+    Example(
+        "submission.json states a count of tokens that is no whole split",
+        {"train_gpt.py": script(_EVAL), "submission.json": '{"validation": {"eval_tokens": 1048576}}\n'},
+        Status.SUSPECT,
+    ),
+    Example(
+        "submission.json states the tokens of the whole split",
+        {"train_gpt.py": script(_EVAL), "submission.json": '{"val_bpb": 1.2, "val_tokens": 62021632}\n'},
+        Status.LATENT,
+    ),
+    Example(
+        "a figure of a part that is not the claimed one",
+        {"train_gpt.py": script(_EVAL)} | _STATED | {"submission.json": '{"val_bpb": 1.2214}\n'},
+        Status.LATENT,
+    ),
     Example(
         "the limit is 0; only the tail below one sequence is dropped",
         {"train_gpt.py": script(_EVAL)},
