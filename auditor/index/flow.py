@@ -150,7 +150,7 @@ class Flow:
     def __init__(self, trace: Trace, indexes: Sequence[ProgramIndex]) -> None:
         self.trace = trace
         self.indexes = {id(i.program): i for i in indexes}
-        self._definitions: dict[int, Definitions] = {}
+        self._definitions: dict[tuple[int, int], Definitions] = {}
         self._sites: dict[tuple[int, int, int], Site] = {}
         self._owners: dict[int, ast.ClassDef] = {}
         self._programs: dict[int, Program] = {}
@@ -159,7 +159,7 @@ class Flow:
         self._fields: dict[tuple[int, tuple[int, int, int]], list[tuple[ast.expr, Site]]] = {}
         self._calls: dict[str, dict[int, Caller]] = {}
         self._classes: dict[tuple[int, tuple[int, int, int]], ast.ClassDef | None] = {}
-        self._dead: set[int] = set()
+        self._frames: set[int] = set()
         self._access: dict[tuple[int, tuple[int, int, int]], list[Access]] = {}
         for index in indexes:
             for cls in index.classes:
@@ -184,12 +184,23 @@ class Flow:
         return site
 
     def leave_out(self, event: Event) -> None:
-        """Ignore the branches that the configuration leaves out in the calls that lead to ``event``."""
-        own = {f.id for f in event.own_frames}
-        for branch in self.trace.skipped:
-            if branch.frames and any(f.id in own for f in branch.frames) and not isinstance(branch.node, ast.AsyncFor):
-                whole = branch.frames[-1].definition
-                self._dead |= {id(s) for s in branch.body if s is not whole}
+        """Ignore the branches that the run does not take in the calls around ``event`` and below its own."""
+        inside = {event.frame}
+        for frame, (caller, _, _) in self.trace.entered.items():  # callers come before what they call
+            if caller in inside:
+                inside.add(frame)
+        self._frames |= inside | {f.id for f in event.frames}
+
+    def decisions(self, site: Site) -> dict[int, bool]:
+        """The branches that are decided alike wherever the function runs for the events given, by its call if known."""
+        frames = [f for f in self._frames if self.trace.entered.get(f, (0, 0, 0))[1] == id(site.body)]
+        if site.call is not None:
+            frames = [f for f in frames if self.trace.entered[f][2] == id(site.call)] or frames
+        known: dict[int, bool | None] = {}
+        for frame in frames:
+            for branch, truth in self.trace.decided.get(frame, {}).items():
+                known[branch] = truth if known.get(branch, truth) is truth else None
+        return {branch: truth for branch, truth in known.items() if truth is not None}
 
     def site(self, body: ast.AST, program: Program, caller: Site | None = None, call: ast.Call | None = None) -> Site:
         """The site of a function, reached by ``call`` from ``caller``."""
@@ -199,11 +210,12 @@ class Flow:
 
     # -- definitions -------------------------------------------------------------------------------------
 
-    def definitions(self, body: ast.AST) -> Definitions:
+    def definitions(self, site: Site) -> Definitions:
         """The definitions in a function, lambda or module, without those of functions nested in it."""
-        found = self._definitions.get(id(body))
+        mark = id(site.body), id(site.call) if site.call is not None and self._frames else 0
+        found = self._definitions.get(mark)
         if found is None:
-            found = self._definitions[id(body)] = _collect(body, self._dead)
+            found = self._definitions[mark] = _collect(site.body, self.decisions(site) if self._frames else {})
         return found
 
     # -- one step back -----------------------------------------------------------------------------------
@@ -263,7 +275,7 @@ class Flow:
 
     def name(self, name: str, site: Site, path: Path, line: int | None = None) -> list[Item]:
         """What a name holds at a line: its definitions, the argument passed, or the outer function's variable."""
-        known = self.definitions(site.body)
+        known = self.definitions(site)
         defined = known.names.get(name, [])
         reaching, settled = known.reaching(defined, line) if line is not None else (defined, False)
         made = [i for d in reaching for i in self._defined(d, site, path)]
@@ -318,7 +330,7 @@ class Flow:
         for inner, parameters in self._callees(call, site):
             if known.argument < len(parameters):
                 name = parameters[known.argument]
-                stores = [d for d in self.definitions(inner.body).names.get(name, ()) if d.stored]
+                stores = [d for d in self.definitions(inner).names.get(name, ()) if d.stored]
                 items += [i for d in stores for i in self._defined(d, inner, ())]
         return items
 
@@ -390,7 +402,7 @@ class Flow:
             if cls is not None:
                 held = [i for d, where in self.attribute(cls, node.attr) for i in self._defined(d, where, path)]
                 return held or self._field(node, site, path)
-            local = self.definitions(site.body).names.get(f"{node.value.id}.{node.attr}")
+            local = self.definitions(site).names.get(f"{node.value.id}.{node.attr}")
             if local:
                 return [i for d in local for i in self._defined(d, site, path)]
             if node.attr not in ("T", "data", "values", "indices", "real"):
@@ -424,7 +436,7 @@ class Flow:
 
     def _class_of(self, node: ast.expr, site: Site, depth: int) -> ast.ClassDef | None:
         if isinstance(node, ast.Name):
-            known = self.definitions(site.body)
+            known = self.definitions(site)
             if node.id == "self" and site.owner is not None:
                 return site.owner
             if node.id not in known.names and node.id not in known.parameters:
@@ -446,7 +458,7 @@ class Flow:
                     if cls.name == node.func.id:
                         return cls
             for inner in self.callees(node, site):
-                for value in self.definitions(inner.body).returns:
+                for value in self.definitions(inner).returns:
                     found = self.class_of(value, inner, depth + 1)
                     if found is not None:
                         return found
@@ -468,7 +480,7 @@ class Flow:
         for statement in cls.body:
             if isinstance(statement, FunctionNode):
                 where = self.site(statement, program)
-                found += [(d, where) for d in self.definitions(statement).names.get(f"self.{name}", ())]
+                found += [(d, where) for d in self.definitions(where).names.get(f"self.{name}", ())]
             elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
                 targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
                 if any(isinstance(t, ast.Name) and t.id == name for t in targets):
@@ -483,17 +495,31 @@ class Flow:
         """The functions a call leads to, each with the parameters its positional arguments bind to."""
         known = self.trace.calls.get(id(call), {})
         targets = [(c.definition, c.program, c.owner) for c in known.values()]
-        if not targets:
-            targets = self._by_name(call, site)
+        if len(targets) != 1:
+            targets = self._passed(call, site) or targets or self._by_name(call, site)
         found: list[tuple[Site, tuple[str, ...]]] = []
         for definition, program, owner in targets:
             if site.depth >= MAX_DEPTH or getattr(definition, "name", "") == "__init__":
                 continue
             inner = self.site(definition, program, site, call)
-            parameters = self.definitions(definition).parameters
+            parameters = self.definitions(inner).parameters
             if owner is not None and parameters[:1] in (("self",), ("cls",)):
                 parameters = parameters[1:]
             found.append((inner, parameters))
+        return found
+
+    def _passed(self, call: ast.Call, site: Site) -> list[tuple[ast.AST, Program, ast.ClassDef | None]]:
+        """The function that is called under the name of a parameter, where this site's own call passes it."""
+        if site.call is None or not isinstance(call.func, ast.Name):
+            return []
+        if call.func.id not in self.definitions(site).parameters:
+            return []
+        found: list[tuple[ast.AST, Program, ast.ClassDef | None]] = []
+        for item in self.walk([Item(call.func, site)], enter=lambda i: isinstance(i.node, ast.Name), limit=20):
+            if isinstance(item.node, ast.Lambda):
+                found.append((item.node, item.site.program, None))
+            elif isinstance(item.node, ast.Name) and item.node is not call.func:
+                found += [m for m in self._methods.get(item.node.id, ()) if m[2] is None][:1]
         return found
 
     def _by_name(self, call: ast.Call, site: Site) -> list[tuple[ast.AST, Program, ast.ClassDef | None]]:
@@ -511,7 +537,7 @@ class Flow:
     def _call(self, node: ast.Call, site: Site, path: Path) -> list[Item]:
         inside = self.callees(node, site)
         if inside:
-            return [Item(value, s, path) for s in inside for value in self.definitions(s.body).returns]
+            return [Item(value, s, path) for s in inside for value in self.definitions(s).returns]
         func = node.func
         arguments = [a.value if isinstance(a, ast.Starred) else a for a in node.args]
         arguments += [k.value for k in node.keywords]
@@ -571,7 +597,7 @@ class Flow:
             if leaf in WRAPPERS and len(node.args) >= 1 and not self.trace.calls.get(id(node)):
                 return self.accesses(node.args[0], site, depth + 1)
             inside = self.callees(node, site)
-            return [a for s in inside for v in self.definitions(s.body).returns for a in self.accesses(v, s, depth + 1)]
+            return [a for s in inside for v in self.definitions(s).returns for a in self.accesses(v, s, depth + 1)]
         if isinstance(node, ast.Attribute):
             if isinstance(node.value, (ast.Name, ast.Attribute)):
                 cls = self.class_of(node.value, site)
@@ -592,7 +618,7 @@ class Flow:
         return []
 
     def _named_container(self, name: str, site: Site, depth: int) -> list[Access]:
-        known = self.definitions(site.body)
+        known = self.definitions(site)
         own = [d for d in known.names.get(name, ()) if not d.stored and d.argument is None]
         found: list[Access] = []
         if name in known.parameters:
@@ -623,7 +649,7 @@ class Flow:
                 found += self.accesses(node, item.site, depth + 1)
             elif isinstance(node, ast.Name) and item.path[:1] in ((), (ITEM,)):
                 root = Root("name", id(item.site.body), node.id)
-                if node.id in self.definitions(item.site.body).names:
+                if node.id in self.definitions(item.site).names:
                     found.append(Access(root, ()))
             elif isinstance(node, ast.Attribute):
                 found += self.accesses(node, item.site, depth + 1)
@@ -633,7 +659,7 @@ class Flow:
 # -- collecting definitions ------------------------------------------------------------------------------
 
 
-def _collect(body: ast.AST, dead: set[int]) -> Definitions:
+def _collect(body: ast.AST, decided: dict[int, bool]) -> Definitions:
     made = Definitions()
     if isinstance(body, (FunctionNode, ast.Lambda)):
         spec = body.args
@@ -644,10 +670,11 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
         made.returns.append(body.body)
         return made
     top: list[ast.stmt] = getattr(body, "body", [])
-    stack: list[tuple[ast.AST, tuple[int, int]]] = [(s, _lines(top)) for s in reversed(top)]
+    decided = _steady(body, decided) if decided else decided
+    stack: list[tuple[ast.AST, tuple[int, int]]] = [(s, _lines(top)) for s in reversed(_taken(top, decided))]
     while stack:
         node, block = stack.pop()
-        if node.__class__ is ast.Name or node.__class__ is ast.Constant or id(node) in dead:
+        if node.__class__ is ast.Name or node.__class__ is ast.Constant:
             continue
         if isinstance(node, FUNCTIONS_AND_CLASSES):
             continue
@@ -680,15 +707,54 @@ def _collect(body: ast.AST, dead: set[int]) -> Definitions:
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             _bind_call(made, node, node.value)
         inner: list[tuple[ast.AST, tuple[int, int]]] = []
+        truth = decided.get(id(node)) if decided else None
         for name in FIELDS[node.__class__]:
             held = getattr(node, name, None)
             if isinstance(held, list):
-                lines = _lines(held) if held and isinstance(held[0], ast.stmt) else block
-                inner += [(part, lines) for part in held if isinstance(part, ast.AST)]
+                if truth is not None and name == ("orelse" if truth else "body"):
+                    continue
+                blocks = bool(held) and isinstance(held[0], ast.stmt)
+                lines = _lines(held) if blocks else block
+                parts = _taken(held, decided) if blocks else held
+                inner += [(part, lines) for part in parts if isinstance(part, ast.AST)]
             elif isinstance(held, ast.AST):
                 inner.append((held, block))
         stack.extend(reversed(inner))
     return made
+
+
+def _steady(body: ast.AST, decided: dict[int, bool]) -> dict[int, bool]:
+    """The decisions that hold in every round: those on names that are set once, and not in a loop of this function."""
+    changing: set[str] = set()
+    once: set[str] = set()
+    branches: list[ast.If] = []
+    todo: list[tuple[ast.AST, bool]] = [(body, False)]
+    while todo:
+        node, looped = todo.pop()
+        if isinstance(node, ast.If) and id(node) in decided:
+            branches.append(node)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            (changing if looped or node.id in once else once).add(node.id)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            changing.add(node.target.id)
+        looped = looped or isinstance(node, (ast.For, ast.AsyncFor, ast.While))
+        todo += [(child, looped) for child in ast.iter_child_nodes(node)]
+    return {
+        id(b): decided[id(b)]
+        for b in branches
+        if not any(n.id in changing for n in ast.walk(b.test) if isinstance(n, ast.Name))
+    }
+
+
+def _taken(block: Sequence[ast.stmt], decided: dict[int, bool]) -> Sequence[ast.stmt]:
+    """The statements of a block up to one that is known to leave it."""
+    for place, statement in enumerate(block if decided else ()):
+        truth = decided.get(id(statement))
+        if truth is not None and isinstance(statement, ast.If):
+            branch = statement.body if truth else statement.orelse
+            if branch and isinstance(branch[-1], (ast.Return, ast.Continue, ast.Break)):
+                return block[: place + 1]
+    return block
 
 
 def _lines(block: Sequence[ast.AST]) -> tuple[int, int]:

@@ -576,6 +576,8 @@ class Interpreter:
             tested = node.test.left if isinstance(node.test, ast.Compare) else None
             if isinstance(tested, ast.Name):
                 scope.assign(tested.id, Value())
+        decided = self.trace.decided.setdefault(self.frames[-1].id, {})
+        decided[id(node)] = truth if decided.get(id(node), truth) is truth else None
         if truth is not None:
             taken, other = (node.body, node.orelse) if truth else (node.orelse, node.body)
             if other:
@@ -1743,6 +1745,7 @@ class Interpreter:
         frame = CallFrame(
             scope.call, function.qualname, function.program, definition, node, self.program if outer else None
         )
+        self.trace.entered[frame.id] = (outer.id if outer else 0, id(definition), id(node))
         self.frames.append(frame)
         stack = self.stack
         self.stack = (*stack, scope.call)

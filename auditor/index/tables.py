@@ -385,7 +385,7 @@ class Tables:
         """What a variable holds, without the places at which it was put there."""
         if not isinstance(item.node, ast.Name):
             return []
-        known = self.flow.definitions(item.site.body).names.get(item.node.id, ())
+        known = self.flow.definitions(item.site).names.get(item.node.id, ())
         places = {id(d.key) for d in known if d.key is not None}
         return [s for s in self.flow.step(item) if id(s.node) not in places]
 
@@ -521,7 +521,7 @@ class Tables:
                 site = self.flow.site(facts.node, index.program)
                 if read.root.kind != "attribute" and id(facts.node) != read.root.owner:
                     continue
-                for known, defined in self.flow.definitions(facts.node).names.items():
+                for known, defined in self.flow.definitions(site).names.items():
                     if known != name and not (read.root.kind == "attribute" and known.endswith(f".{name}")):
                         continue
                     for d in defined:
@@ -644,7 +644,7 @@ class Tables:
             return NOTHING, [*inner, (index, None)]
         if isinstance(node, ast.Name):
             made = self._contents(item)
-            if not made and node.id != "self" and node.id in flow.definitions(site.body).parameters:
+            if not made and node.id != "self" and node.id in flow.definitions(site).parameters:
                 return frozenset({Atom(f"{getattr(site.body, 'name', '')}.{node.id}")}), []
             return NOTHING, [(i, None) for i in made]
         if isinstance(node, ast.Call):

@@ -226,6 +226,10 @@ class Trace:
     """ids of the AST nodes of all functions that were entered or applied as a network."""
     calls: dict[int, dict[int, Callee]] = field(default_factory=dict)
     """id of a call's AST node → the submission's functions it leads to, by the id of their node."""
+    entered: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """call id → (call id of the caller, id of the function's AST node, id of the call's AST node)."""
+    decided: dict[int, dict[int, bool | None]] = field(default_factory=dict)
+    """call id → id of an ``if`` in it → its truth; None where it was left open, or differed."""
     callers: dict[int, dict[int, Caller]] = field(default_factory=dict)
     """id of a function's AST node → the calls that lead to it, by the id of their node."""
     touches: dict[int, dict[int, tuple[int, tuple[int, ...]]]] = field(default_factory=dict)

@@ -97,12 +97,16 @@ def not_reported(reading: Reading, ratio: Ratio, what: str) -> Finding:
             (),
             tuple(settings),
         )
-    claim = reading.run.claim.val_bpb
-    if reading.reported.log is None and settings and claim is not None and claim < BELOW_NETWORKS:
+    label = reading.reported.log
+    figure = label.value if label is not None else reading.run.claim.val_bpb
+    told_off = any(v.origin != "code default" for s in settings for v in reading.values_of(s))
+    texts = [text for b in branches for text in printed_in(b.body)]
+    told_off = told_off or (bool(texts) and reading.log_is_whole and not any(map(reading.log_lines_like, texts)))
+    if figure is not None and float(figure) < BELOW_NETWORKS and not told_off:
         return Finding(
             Status.SUSPECT,
-            f"{name} has {what} and is switched off by default, but no log shows the run, and the claimed {claim:g} is"
-            " less than networks alone have reached: see how the run was launched.",
+            f"{name} has {what}; reading finds no way from it to the reported figure, but {float(figure):g} is less"
+            " than networks alone have reached: see whether it ran.",
             Confidence.MEDIUM,
             (*evidence, *reading.setting_evidence(settings)),
             (),
