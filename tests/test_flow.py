@@ -151,6 +151,7 @@ print(f"final val_bpb:{{evaluate(tokens):.4f}}")
         ("pairs[(context ^ tokens[t] * 27191) % 4096] / max(seen, 1)", [Form.HASHED]),
         ("pairs[(context ^ tokens[t - 2] * 27191) % 4096] / max(seen, 1)", [Form.HASHED]),
         ("pairs[context % 4096] / max(seen, 1)", []),
+        ("pairs[context % 4096 : t] / pairs[context % 4096 : t].sum()", []),
         ("1.0", []),
     ],
 )

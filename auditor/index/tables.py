@@ -309,7 +309,7 @@ class Tables:
         found: list[Ratio] = []
         for item in items:
             sides = _division(item.node)
-            if sides is None:
+            if sides is None or _own_sum(*sides):
                 continue
             upper = self.reads_in([Item(sides[0], item.site)])
             lower = self.reads_in([Item(sides[1], item.site)]) if upper else []
@@ -725,6 +725,17 @@ def _division(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
             return (node.args[0], node.args[1]) if len(node.args) > 1 else None
         return (node.func.value, node.args[0]) if node.args else None
     return None
+
+
+def _own_sum(upper: ast.expr, lower: ast.expr) -> bool:
+    """Whether something is divided by its own sum: ``row / row.sum()``."""
+    text = ast.unparse(upper)
+    for node in ast.walk(lower):
+        if isinstance(node, ast.Call) and leaf_name(node) == "sum" and isinstance(node.func, ast.Attribute):
+            inner = node.args[0] if is_module(node.func.value) and node.args else node.func.value
+            if ast.unparse(inner) == text:
+                return True
+    return False
 
 
 def _steers(node: ast.If, behind: set[int]) -> bool:
