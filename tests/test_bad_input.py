@@ -386,6 +386,15 @@ def test_folder_of_documents(tmp_path: Path) -> None:
     assert verdict.submission.kind == SubmissionKind.DOCUMENTS.value
 
 
+def test_a_score_without_a_script(tmp_path: Path) -> None:
+    folder = write(tmp_path, README__md="# Words\n", submission__json='{"track": "10min_16mb", "val_bpb": 1.2}\n')
+    verdict = judge(folder)
+    assert verdict.submission.kind == SubmissionKind.DOCUMENTS.value
+    missing = next(o for o in verdict.outcomes if o.rule == "missing-files")
+    assert missing.status is Status.ACTIVE
+    assert "train_gpt.py" in missing.reason.lower()
+
+
 def test_no_train_gpt(tmp_path: Path) -> None:
     verdict = judge(write(tmp_path, main__py=BASELINE, README__md="# Other name\n"))
     assert Status.UNKNOWN not in statuses(verdict)

@@ -441,6 +441,11 @@ def test_where_records_are_found(repository: Repository, changed: list[str], fol
     [
         ({"README.md": b"x"}, SubmissionKind.DOCUMENTS, {}),
         ({f"{RECORD}/README.md": b"x", f"{RECORD}/submission.json": b"{}"}, SubmissionKind.DOCUMENTS, {}),
+        (
+            {f"{RECORD}/run.log": b"x", f"{RECORD}/submission.json": b'{"val_bpb": 1.2}'},
+            SubmissionKind.DOCUMENTS,
+            {RECORD: [f"{RECORD}/run.log", f"{RECORD}/submission.json"]},
+        ),
         ({"train_gpt.py": b"x"}, SubmissionKind.ROOT_SCRIPT, {"": ["train_gpt.py"]}),
         (
             {"prepare.py": b"x", "README.md": b"x"},

@@ -21,6 +21,7 @@ TOO_LARGE = "larger than 64 MiB: not read"
 TOO_DEEP = f"more than {MAX_DEPTH} folders deep: not read"
 UNSAFE_PATH = "unsafe path (absolute, or with '.' or '..' in it): not read"
 
+_SCORE = re.compile(r'"[^"\n]*bpb[^"\n]*"\s*:\s*\d')
 _MAX_SUBMISSION_JSON = 1024 * 1024
 
 _CODE_SUFFIXES = frozenset(
@@ -182,7 +183,8 @@ def arrange(
     * root-script: a folder "" of the changed files that no other folder holds (logs and README of such a
       submission often lie below ``records/``), and each folder with a changed ``train_gpt*``;
     * code-elsewhere: each folder with a changed ``train_gpt*``, or else a folder "" of all changed files;
-    * documents-only: each record folder that already held code, for whoever wants to look at it again.
+    * documents-only: each record folder that already held code, for whoever wants to look at it again, and each
+      whose submission.json states a score: one without its script is not whole, and its logs can be read.
     """
     if not changed:
         return SubmissionKind.EMPTY, ()
@@ -204,7 +206,12 @@ def arrange(
     if not code:
         touched = sorted({home for home in homes.values() if home is not None and not is_container(home)})
         folders = tuple(record_folder(path) for path in touched)
-        return SubmissionKind.DOCUMENTS, tuple(f for f in folders if any(is_code(x.path) for x in f.files))
+        return SubmissionKind.DOCUMENTS, tuple(
+            f
+            for f in folders
+            if any(is_code(x.path) for x in f.files)
+            or claims_score(x for x in f.files if x.change is not Change.UNCHANGED)
+        )
 
     at_root = any("/" not in path for path in code)
     kind = SubmissionKind.ROOT_SCRIPT if at_root else SubmissionKind.CODE_ELSEWHERE
@@ -217,6 +224,14 @@ def arrange(
         if any(is_code(f.path) for f in rest):
             found.insert(0, _folder("", rest))
     return kind, tuple(found)
+
+
+def claims_score(files: Iterable[SubmissionFile]) -> bool:
+    """Whether a submission.json among ``files`` gives a number for bits per byte."""
+    return any(
+        f.name == "submission.json" and f.size <= _MAX_SUBMISSION_JSON and _SCORE.search(f.text) is not None
+        for f in files
+    )
 
 
 def _folder(path: str, files: Iterable[SubmissionFile]) -> RecordFolder:

@@ -75,7 +75,7 @@ def _arrange(root: Path, files: tuple[SubmissionFile, ...]) -> tuple[SubmissionK
         return SubmissionKind.EMPTY, ()
     code = [f.path for f in files if base.is_code(f.path)]
     if not code:
-        return SubmissionKind.DOCUMENTS, ()
+        return SubmissionKind.DOCUMENTS, (_folder(".", files, root),) if base.claims_score(files) else ()
     if root.name == "records" or base.is_container(root.as_posix().lstrip("/")):
         # The gathering folder itself was given: each folder in it is a record.
         names = sorted({path.partition("/")[0] for path in code if "/" in path})
