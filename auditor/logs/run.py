@@ -125,9 +125,15 @@ class RunLog:
         """
         if quiet:
             text, starts, lines = self._quiet
+            before, place, line = -1, 0, 0
             for match in pattern.finditer(text):
                 piece = bisect_right(starts, match.end() - 1) - 1
-                yield match, lines[piece] + text.count("\n", starts[piece], match.end())
+                if piece != before:
+                    before, place, line = piece, starts[piece], lines[piece]
+                # Counted on from the match before: a log can be one piece with a hundred thousand matches.
+                line += text.count("\n", place, match.end())
+                place = match.end()
+                yield match, line
             return
         index = self.log.index
         for begin, end in self._outputs:
