@@ -10,12 +10,14 @@ import rules
 from auditor.errors import UsageError
 from reports.text import lexer_for
 from rules.base import Rule
+from rules.examples import without_scaffolding
 
 INDEX = "README.md"
+MAX_LINES = 80
 _HEAD = """# The rules
 
 One page per rule: what it catches, why that breaks the score, its legal look-alikes, how it is read, the remedy, the
-ruling, and the examples that are its tests. Written by `make docs` from the rules themselves; do not edit.
+ruling, and one of the examples that are its tests. Written by `make docs` from the rules themselves; do not edit.
 
 *Official* is what an active finding means under the organisers' rulings as applied (the default), *strict* the same
 under the letter of issue #1017 and of the challenge's README: a *violation*, an *advisory* (reported, never decides)
@@ -38,12 +40,12 @@ def page(rule: Rule) -> str:
     ]
     if rule.precedents:
         blocks += ["## Precedents", "\n".join(f"- {precedent}" for precedent in rule.precedents)]
-    for heading, examples in (("Violations", rule.VIOLATION), ("Legal", rule.LEGAL)):
-        blocks.append(f"## {heading}")
-        for example in examples:
-            blocks.append(f"### {example.title[:1].upper()}{example.title[1:]}: {example.status.value}")
-            for path, content in example.files.items():
-                blocks += [f"`{path}`", _fenced(content.strip("\n"), lexer_for(path))]
+    shown = rule.VIOLATION[0]
+    blocks += ["## Example", f"{_sentence(shown.title)}: **{shown.status.value}**."]
+    for path, content in shown.files.items():
+        blocks += [f"`{path}`", _fenced(_short(without_scaffolding(content).strip("\n")), lexer_for(path))]
+    rows = [(_sentence(e.title), e.status.value) for e in (*rule.VIOLATION, *rule.LEGAL)]
+    blocks += [f"All examples, in full: `auditor rules {rule.slug}`.", _table(("example", "status"), rows)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -87,6 +89,17 @@ def write(folder: Path) -> None:
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _sentence(title: str) -> str:
+    return title[:1].upper() + title[1:]
+
+
+def _short(text: str) -> str:
+    lines = text.split("\n")
+    if len(lines) <= MAX_LINES:
+        return text
+    return "\n".join([*lines[:MAX_LINES], f"... {len(lines) - MAX_LINES} more lines"])
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -39,3 +39,11 @@ def dequantize(state):
 def script(*parts: str) -> str:
     """A small train_gpt.py: imports, a network, a shard loader and a quantiser, then ``parts``, dedented."""
     return _PRELUDE.lstrip("\n") + "".join("\n\n" + textwrap.dedent(p).strip("\n") + "\n" for p in parts)
+
+
+def without_scaffolding(text: str) -> str:
+    """An example's script without what all of them begin with, for a reader."""
+    prelude = _PRELUDE.strip("\n")
+    if not text.startswith(prelude):
+        return text
+    return "# imports, GPT, load_tokens, quantize and dequantize: see rules/examples.py" + text[len(prelude) :]

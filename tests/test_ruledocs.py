@@ -47,10 +47,10 @@ def test_a_page_holds_what_a_reader_needs() -> None:
         text = made[f"{rule.slug}.md"]
         assert rule.documentation().split("\n")[0] in text
         for example in (*rule.VIOLATION, *rule.LEGAL):
-            assert example.title in text or example.title.capitalize()[:1] + example.title[1:] in text
-            assert all(content.strip("\n") in text for content in example.files.values())
+            assert f"{example.title[:1].upper()}{example.title[1:]}".replace("|", "&#124;") in text
         fences = [t for t in MarkdownIt("commonmark").parse(text) if t.type == "fence"]
-        assert len(fences) == sum(len(e.files) for e in (*rule.VIOLATION, *rule.LEGAL))
+        assert len(fences) == len(rule.VIOLATION[0].files)
+        assert len(text.split("\n")) < 400
 
 
 def test_the_index_links_to_every_page() -> None:
