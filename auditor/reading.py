@@ -497,6 +497,9 @@ class Reading:
             lines = [label.text, *(a.text for a in label.alternatives)]
             for text in lines:
                 matching = [m for m in metrics if m.text and prints(m.text, text)]
+                if len({_score_roles(m) for m in matching}) > 1:
+                    # Several evaluations print under one label: the log tells which by what they print besides.
+                    matching = [m for m in matching if self._came_with_its_neighbours(trace, m)] or matching
                 chosen = _last_scored(matching) or _outermost(matching)
                 if chosen is not None:
                     how = "the code prints the log line that carries the claimed number"
@@ -512,6 +515,15 @@ class Reading:
             how = f"{why}; taken as the last evaluation that the script prints"
             return ReportedEvaluation(outside[-1], _feeding(outside[-1], scores), label, how)
         return ReportedEvaluation(None, (), label, "no evaluation that prints a result was found in the code")
+
+    def _came_with_its_neighbours(self, trace: Trace, metric: Event) -> bool:
+        """Whether all that is printed of the same scores, in the same branch, stands in the claim's logs."""
+        ours = _score_roles(metric)
+        for other in trace.of(Kind.METRIC):
+            same = _score_roles(other) == ours and not other.loops and not other.undecided
+            if same and other.text and _pattern(other.text) is not None and not self.log_lines_like(other.text):
+                return False
+        return True
 
     # -- did it run? -------------------------------------------------------------------------------------
 
@@ -857,6 +869,10 @@ def prints(text: str, line: str) -> bool:
     """Whether a print of ``text`` (with unknown parts) can have produced ``line``."""
     pattern = _pattern(text)
     return pattern is not None and re.search(pattern, line) is not None
+
+
+def _score_roles(event: Event) -> frozenset[str]:
+    return frozenset(r for r in event.roles if r.startswith("score:"))
 
 
 def _last_scored(metrics: list[Event]) -> Event | None:
