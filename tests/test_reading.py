@@ -14,15 +14,17 @@ TWO_UNDER_ONE_LABEL = script(
     """
     def eval_plain(model, tokens):
         total = torch.zeros(())
-        for i in range(0, tokens.numel() - 1, 1024):
-            total += model(tokens[i : i + 1024], tokens[i + 1 : i + 1025])
+        with torch.no_grad():
+            for i in range(0, tokens.numel() - 1, 1024):
+                total += model(tokens[i : i + 1024], tokens[i + 1 : i + 1025])
         return total
 
 
     def eval_sliding(model, tokens):
         total = torch.zeros(())
-        for i in range(0, tokens.numel() - 1, 64):
-            total += model(tokens[i : i + 1024], tokens[i + 1 : i + 1025])
+        with torch.no_grad():
+            for i in range(0, tokens.numel() - 1, 64):
+                total += model(tokens[i : i + 1024], tokens[i + 1 : i + 1025])
         return total
 
 
