@@ -261,6 +261,14 @@ def test_declared_programs() -> None:
         assert evidence.declared(absent) is None
 
 
+def test_a_system_package_is_declared_in_a_comment_of_the_requirements() -> None:
+    asked = collect({"requirements.txt": "torch\n# System dep (apt): lrzip (packs the groups)\n"}).declared("lrzip")
+    assert asked is not None and (asked.strength, asked.line) == ("declared", 2)
+    installed = collect({"requirements.txt": "torch\n# apt-get install -y lrzip\n"}).declared("lrzip")
+    assert installed is not None and installed.strength == "declared"
+    assert collect({"requirements.txt": "torch\n# lrzip was slower\n"}).declared("lrzip") is None
+
+
 def test_build_essential_provides_a_compiler() -> None:
     declared = collect({"setup.sh": "apt-get install -y build-essential\n"}).declared("gcc")
     assert declared is not None and declared.strength == "declared"

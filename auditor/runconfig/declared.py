@@ -114,6 +114,9 @@ def _places(
             continue
         if _DEPENDENCY_FILE.match(file.name):
             yield from _hits(file, pattern, "declared", comments=False)
+            # What no package manager of Python installs is asked for in a comment, in so many words: a name that
+            # is merely commented out asks for nothing.
+            yield from (hit for hit in _hits(file, pattern, "declared", comments=True) if _asked_for(hit[3], pattern))
         elif file.name.lower().endswith((".sh", ".bash", ".sbatch")):
             for strength, path, number, text in _hits(file, pattern, "mentioned", comments=True):
                 yield "declared" if _asked_for(text, pattern) else strength, path, number, text

@@ -41,6 +41,8 @@ _HIDING = frozenset(
      "masked_fill", "masked_fill_", "where", "mask"}
 )  # fmt: skip
 
+_DRAWING = frozenset({"rand", "rand_like", "bernoulli", "randperm", "multinomial", "mask_token_id", "mask_id"})
+
 
 class NoncausalModel(Rule):
     """See the module's documentation."""
@@ -76,7 +78,7 @@ class NoncausalModel(Rule):
                 )
         opened = {id(e.node): e for e in inside if e.detail == "attention"}
         certain = [e for e in opened.values() if not e.undecided]
-        if opened and opened.keys() == attentions and len(certain) == len(opened) and not _hides(reading):
+        if opened and opened.keys() == attentions and len(certain) == len(opened) and not _hides(reading, certain):
             return _finding(
                 reading,
                 Status.ACTIVE,
@@ -140,9 +142,21 @@ def _clean(reading: Reading, elsewhere: bool) -> Finding:
     )
 
 
-def _hides(reading: Reading) -> bool:
-    """Whether the functions of the reported evaluation name a way to hide tokens."""
+def _hides(reading: Reading, attentions: list[Event]) -> bool:
+    """Whether the functions of the reported evaluation name a way to hide tokens, or the network draws at random.
+
+    A masked-diffusion network often hides the tokens itself. ``where`` and masks mean little inside a network;
+    that it draws random numbers in the pass that is scored means more.
+    """
     frames = {id(f.definition): f for s in reading.reported.scores for f in s.own_frames}
+    for attention in attentions:
+        definitions = [id(f.definition) for f in attention.frames]
+        inside = next((n for n, d in enumerate(definitions, 1) if d in frames), len(definitions))
+        for definition in definitions[inside:]:  # the network's own functions, below the evaluation's
+            for index in reading.opened():
+                facts = index.functions.get(definition)
+                if facts is not None and definition not in frames and facts.names & _DRAWING:
+                    return True
     for frame in frames.values():
         for index in reading.opened():
             facts = index.functions.get(id(frame.definition))
@@ -233,6 +247,14 @@ NoncausalModel.LEGAL = (
         _files(
             "y = F.scaled_dot_product_attention(q, k, v)",
             hide="ids = torch.where(torch.rand(1024) < 0.5, chunk[:-1], 0)",
+        ),
+        Status.SUSPECT,
+    ),
+    Example(
+        "masked diffusion whose network hides the tokens itself",
+        _files(
+            "y = F.scaled_dot_product_attention(q, k, v, is_causal=False)",
+            mix="x = torch.where((torch.rand_like(ids.float()) < 0.5).unsqueeze(-1), self.embed.weight[0], x)",
         ),
         Status.SUSPECT,
     ),

@@ -10,7 +10,9 @@ well explained, is not.
 
 **Legal look-alikes.** Rounding and cutting off; the mean, the median or the best of the seeds; several
 evaluations in one log; a log per seed under any name; figures of seeds whose logs are missing (see
-missing-files); logs in a form that can't be read: no claim is called wrong for that.
+missing-files); logs in a form that can't be read: no claim is called wrong for that; a claim worse than what
+the logs show; a slip in the first digit, which the stated seeds give away; an evaluation whose log is not there,
+beside the log of another that the document tells apart from it: the last three are asked about.
 
 **How it is read.** The headline is looked up in every log: as a result, as any other figure, as a bare number;
 then as the mean of the runs and of the rows per seed. The rows are looked up in the same way. Both kinds of
@@ -33,7 +35,16 @@ from auditor.contest import ARTIFACT_CAP
 from auditor.logs import RunLog, is_log
 from auditor.reading import Reading
 from auditor.runconfig.claimed import ClaimedFigure
-from auditor.runconfig.derive import EXACT_DIGITS, LogFigure, averaged, combined, find_figure, find_number, spread
+from auditor.runconfig.derive import (
+    EXACT_DIGITS,
+    LogFigure,
+    averaged,
+    close,
+    combined,
+    find_figure,
+    find_number,
+    spread,
+)
 from auditor.text import decimals
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -91,9 +102,11 @@ class ClaimLogMismatch(Rule):
         if follows is None:
             return self._mismatch(reading, head, rows, wrong)
         if wrong:
+            # Rows that are all worse than their logs, under a headline that follows, win nothing: another run's.
+            harmless = all(f.value > w.value for f, w in wrong)
             figure, logged = wrong[0]
             return Finding(
-                Status.ACTIVE,
+                Status.SUSPECT if harmless else Status.ACTIVE,
                 f"Seed {figure.seed} is stated with {figure.value}, which no log prints; its log says {logged.text}.",
                 Confidence.MEDIUM,
                 (
@@ -232,6 +245,9 @@ class ClaimLogMismatch(Rule):
                 Confidence.MEDIUM,
                 (place, _of(reading, passing), *lines),
             )
+        lenient = _no_deceit(reading, head, rows, figures, difference)
+        if lenient is not None:
+            return Finding(Status.SUSPECT, lenient, Confidence.LOW, (place, *lines))
         certain = head.stated and not open_logs and all(r.final_metrics for r in run.claim_runs)
         reason = f"The claimed {head.value} does not follow from the logs: {difference}"
         left = "; some logs show no result: look there." if open_logs else "; see whether it is what is claimed."
@@ -245,9 +261,50 @@ class ClaimLogMismatch(Rule):
         )
 
 
+def _no_deceit(
+    reading: Reading, head: Headline, rows: list[ClaimedFigure], figures: list[Decimal], difference: str
+) -> str | None:
+    """Why a headline that the logs do not show need not be a wrong claim, or None."""
+    stated = [f.value for f in rows] or [v for _, v in reading.run.claim.seed_values()]
+    for whole in (Decimal(1), Decimal(-1)):
+        if combined(stated or figures, head.value + whole) == "mean" and combined(figures, head.value + whole):
+            return (
+                f"The claimed {head.value} is a slip in its first digit: the logs and the stated seeds give"
+                f" {head.value + whole}."
+            )
+    # A test loss does not fall by taking the worse of two figures.
+    if head.value > max(figures):
+        return (
+            f"The claimed {head.value} is not in the logs ({difference}), but is worse than what they show:"
+            " ask which run it is of."
+        )
+    log = reading.reported.log
+    if log is not None and not log.linked and not reading.reported.in_log and reading.reported.metric is not None:
+        told = [_told_in_readme(reading, v) for v in (head.value, Decimal(str(log.value)))]
+        if all(told) and told[0] != told[1]:
+            return (
+                f"The claimed {head.value} is not in the logs ({difference}); the document states the logged figure as"
+                " that of another evaluation, and the script does not print it: ask for the log of the claimed one."
+            )
+    return None
+
+
+def _told_in_readme(reading: Reading, value: Decimal) -> set[int]:
+    """The lines of the first document that state ``value`` with four digits or more."""
+    found = set()
+    for document in reading.run.documents[:1]:
+        file = next((f for f in reading.folder.files if f.path == document.file), None)
+        for number, line in enumerate(file.text.split("\n") if file is not None else (), 1):
+            for text in re.findall(r"(?<![\d.])\d\.\d{4,}(?!\d)", line):
+                if close(value, Decimal(text)):
+                    found.add(number)
+    return found
+
+
 @dataclass(frozen=True)
 class _Logged:
     text: str
+    value: Decimal
     evidence: Evidence
 
 
@@ -316,7 +373,7 @@ def _contradicted(reading: Reading, rows: list[ClaimedFigure]) -> list[tuple[Cla
         if any(abs(own.metric.bpb - f.value) < MATERIAL for f in rows if f is figure or f.seed not in logged):
             continue
         evidence = _of(reading, LogFigure(own.run, own.metric.line, own.metric.text))
-        found.append((figure, _Logged(own.metric.bpb_text, evidence)))
+        found.append((figure, _Logged(own.metric.bpb_text, own.metric.bpb, evidence)))
     return found
 
 
@@ -456,6 +513,18 @@ def _submission(claim: str, readme: str = "# Nine layers\n", **logs: str) -> dic
     return files | {f"{name}.log": text for name, text in logs.items()}
 
 
+_EVALUATION = """
+def evaluate(model, val_tokens):
+    loss_sum = torch.zeros(())
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1024, 1024):
+            loss_sum += model(val_tokens[i : i + 1024], val_tokens[i + 1 : i + 1025])
+    return loss_sum
+
+
+bpb = evaluate(GPT(), load_tokens("data/fineweb_val_*.bin")).item()
+print(f"sliding window of 64: val_bpb:{bpb:.8f}")
+"""
 _THREE = {"train_seed7": _log(7, 1.23112345), "train_seed8": _log(8, 1.23171234), "train_seed9": _log(9, 1.2305)}
 _TABLE = (
     "# Run\n\n| Seed | val_bpb |\n|---|---|\n| 7 | 1.2311 |\n| 8 | {eight} |\n| 9 | 1.2305 |\n"
@@ -496,6 +565,31 @@ ClaimLogMismatch.LEGAL = (
         Status.CLEAN,
     ),
     Example("a figure cut off, not rounded", _submission('{"val_bpb": 1.2317}', train=_log(7, 1.23178)), Status.CLEAN),
+    Example(
+        "worse than the log: nothing is won",
+        _submission('{"val_bpb": 1.2399, "seed": 7}', train=_log(7, 1.23112345)),
+        Status.SUSPECT,
+    ),
+    Example(
+        "a slip in the first digit",
+        _submission('{"val_bpb_mean": 0.2311, "seed_results": {"7": 1.2311, "8": 1.2317, "9": 1.2305}}', **_THREE),
+        Status.SUSPECT,
+    ),
+    Example(
+        "a row worse than its own log, under a headline that follows",
+        _submission('{"val_bpb": 1.2311}', _TABLE.format(eight="1.2321"), **_THREE),
+        Status.SUSPECT,
+    ),
+    Example(
+        "a note about another evaluation in place of the log",
+        _submission(
+            '{"val_bpb": 1.2214}',
+            "# Run\n\n| Evaluation | val_bpb |\n|---|---|\n| plain | 1.2311 |\n| sliding | 1.2214 |\n",
+            train="Summary of the runs\n  val_bpb: 1.2311\n",
+        )
+        | {"train_gpt.py": script(_EVALUATION)},
+        Status.SUSPECT,
+    ),
     Example("the best seed", _submission('{"val_bpb": 1.2305}', **_THREE), Status.CLEAN),
     Example("no log", _submission('{"val_bpb": 1.2305}'), Status.NOT_APPLICABLE),
     Example(

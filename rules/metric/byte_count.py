@@ -12,7 +12,8 @@ which are the same for everybody: 151.07 million. Counting 17 % too many makes a
 **Legal look-alikes.** The canonical pair: a table without the space, and one byte added where the
 piece starts with a space and the previous token is no boundary token; the CaseOps byte sidecar;
 other truncations of the tail; branches for unused or byte tokens that are missing but never
-matter, as the log's own figures show; a wrong table that the reported evaluation does not use.
+matter, as the log's own figures show; a wrong table that the reported evaluation does not use; a claim
+that no log prints and whose stated loss gives the split's bytes (the script was mended, or its output was).
 
 **How it is read.** Two witnesses. The log: bytes = val_loss / ln 2 * val_tokens / val_bpb. The code:
 what the functions that go over the tokenizer's pieces put into their tables is worked out for
@@ -92,9 +93,22 @@ class ByteCount(Rule):
             return mixed
         figure = _trusted(reading, log)
         code = _code_witness(reading)
-        if figure is not None:
-            return self._by_log(reading, figure, code)
-        return self._by_code(reading, log, code)
+        found = self._by_log(reading, figure, code) if figure is not None else self._by_code(reading, log, code)
+        if found.status is Status.ACTIVE and code.kind != "fixed":
+            stated = _stated_right(reading, figure)
+            if stated is not None:
+                told = (
+                    "The log's figures are divided by other bytes, but what is claimed is not they"
+                    if figure is not None
+                    else f"{code.reason}, but the claim cannot have been computed so"
+                )
+                return Finding(
+                    Status.LATENT,
+                    f"{told}: {stated[0]}.",
+                    Confidence.MEDIUM,
+                    (*stated[1], *found.evidence),
+                )
+        return found
 
     def _by_log(self, reading: Reading, figure: ImpliedBytes, code: CodeWitness) -> Finding:
         """The log gives the count away; the code explains it, or is contradicted by it."""
@@ -252,6 +266,54 @@ def _trusted(reading: Reading, log: BytesEvidence | None) -> ImpliedBytes | None
     if near or not others:
         return best if log.training is None or abs(log.training / best.per_token - 1) <= TOLERANCE else None
     return None
+
+
+def _stated_right(reading: Reading, figure: ImpliedBytes | None) -> tuple[str, tuple[Evidence, ...]] | None:
+    """Where the claim states loss and bits per byte that give the split's bytes, and no log prints that figure.
+
+    A script may be shipped in another state than it was run in, and what it printed may have been put right
+    afterwards: the accusation is about the number that is claimed. A stated loss is believed only to
+    acquit a figure that no log contradicts: one that the logs do not show, or whose loss they print.
+    """
+    claim = reading.run.claim
+    if claim.file is None or claim.val_bpb is None:
+        return None
+    pairs = [(claim.val_loss, claim.val_bpb, claim.line_of("val_loss"))] if claim.val_loss is not None else []
+    headline = {v for _, v in claim.seed_values()}
+    for seed in claim.per_seed:
+        value = next((v for v in seed.values.values() if v in headline), None)
+        if seed.val_loss is not None and value is not None:
+            pairs.append((seed.val_loss, value, claim.line_of(str(seed.seed))))
+    if not pairs:
+        return None
+    metrics = [m for r in reading.run.logs for m in r.metrics]
+    if figure is None:
+        tokens = [r.facts.val_tokens.value for r in reading.run.logs if r.facts.val_tokens is not None]
+        counts = tokens or [n for name, n in VAL_TOKENS.items() if name.split()[0] == _vocabulary(reading)]
+    else:
+        counts = [figure.tokens] if figure.tokens_logged else []
+    for loss, bpb, _ in pairs:
+        if loss <= 0 or bpb <= 0 or not counts:
+            return None
+        if any(m.val_bpb is not None and abs(m.val_bpb - float(bpb)) < 5e-5 for m in metrics):
+            return None  # the log prints this very figure: it is the script's
+        if metrics and not any(m.val_loss is not None and abs(m.val_loss - float(loss)) < 5e-5 for m in metrics):
+            return None
+        per_token = float(loss) / math.log(2) / float(bpb)
+        if all(abs(per_token * n / VAL_BYTES - 1) > TOLERANCE / 5 for n in counts):
+            return None
+    loss, bpb, line = pairs[0]
+    return (
+        f"{bpb} with the stated loss of {loss} gives the split's bytes",
+        (reading.log_evidence(claim.file, line, reading.line_text(claim.file, line) or str(loss), "what is claimed"),),
+    )
+
+
+def _vocabulary(reading: Reading) -> str:
+    told = reading.run.effective(env="VOCAB_SIZE", attribute="vocab_size").value
+    if told is None and (default := reading.trace.defaults.get("VOCAB_SIZE")) is not None:
+        told = default[2]
+    return f"sp{(told or '').strip()}"
 
 
 def _usual_bytes_per_token(reading: Reading) -> float | None:
@@ -679,6 +741,19 @@ ByteCount.LEGAL = (
         "no branch for byte-fallback tokens, without effect by the log",
         _logged(_TABLES.replace("sp.is_byte(i)", "False"), "1.07238000"),
         Status.CLEAN,
+    ),
+    Example(
+        "the log's figures are wrong, but what is claimed was computed anew from the loss",
+        _logged(_TWICE, "0.91126000") | {"submission.json": _CLAIM.format(bpb="1.07238000")},
+        Status.LATENT,
+    ),
+    Example(
+        "a script that cannot have made the claimed figures, which give the right bytes",
+        {
+            "train_gpt.py": script(_TWICE + 'VOCAB_SIZE = int(os.environ.get("VOCAB_SIZE", 8192))'),
+            "submission.json": _CLAIM.format(bpb="1.07238000"),
+        },
+        Status.LATENT,
     ),
     Example(
         "a doubled space in code that the log contradicts: another tokenizer was used",
