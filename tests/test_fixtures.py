@@ -299,3 +299,13 @@ def test_files_stay_small(name: str) -> None:
         if path.is_file():
             data = path.read_bytes()
             assert len(data) < 10_000 and data.count(b"\n") < 150, path
+
+
+def test_the_readme_shows_a_real_verdict() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- verdict -->\n```text\n")[1].split("\n```\n<!-- /verdict -->")[0]
+    command = [sys.executable, "-m", "auditor.cli", "audit", "tests/fixtures/submissions/prequant-ttt-active"]
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stdout.split("\nWhat was not checked")[0].rstrip() == shown
