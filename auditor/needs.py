@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from auditor.index.imports import Import
 from auditor.index.trace import Kind
 from auditor.reading import Reading
+from auditor.submission import SubmissionKind
+from auditor.unpack import Program
+from auditor.unpack.walk import walk
 from auditor.verdict import Evidence
 
 REPOSITORY_MODULES = frozenset(
     {"train_gpt", "train_gpt_mlx", "data", "cached_challenge_fineweb", "download_hf_docs_and_tokenize"}
 )
 """What the contest's repository holds at its root and in data/: not importable from inside a record folder."""
+
+_AT_ROOT = frozenset({"train_gpt", "train_gpt_mlx", "data"})
+"""Of these, what lies at the root itself."""
 
 GENERIC = frozenset(
     """
@@ -48,6 +54,10 @@ PACKAGES = frozenset(
 """Well-known packages: never looked for in the folder."""
 
 
+_STARTERS = frozenset({"runpy", "subprocess", "importlib"})
+"""Standard modules that run other files."""
+
+
 @dataclass(frozen=True)
 class MissingModule:
     """A module that every run of the script imports and that is not there.
@@ -76,6 +86,8 @@ def missing_modules(reading: Reading) -> list[MissingModule]:
         known = item.top in shipped or reading.bundled(item.top) is not None or item.top in sys.stdlib_module_names
         if item.level == 0 and (known or item.top in PACKAGES or not item.top):
             continue
+        if item.level == 0 and (_beside_the_repository(reading, item.top) or _installed(entry.program, item)):
+            continue
         why, named = _why_own(reading, entry.program.tree, item)
         if item.level and why is None:
             continue
@@ -97,9 +109,24 @@ def holds_no_program(reading: Reading) -> bool:
         index = reading.index(path)
         if index is None or index.program.tree is None or index.program.layers or index.program.bundled:
             return False
-        if any(x.level or x.top not in sys.stdlib_module_names for x in index.imports):
+        if any(x.level or x.top in _STARTERS or x.top not in sys.stdlib_module_names for x in index.imports):
             return False
     return True
+
+
+def only_starts_another(reading: Reading) -> Evidence | None:
+    """Where a script with nothing but the standard library imports what can run another file; None if it has more."""
+    entry = reading.entry
+    if entry is None or any(x.level or x.top not in sys.stdlib_module_names for x in entry.imports):
+        return None
+    first = next((x for x in entry.imports if x.top in _STARTERS), None)
+    return None if first is None else reading.evidence(entry.program, first.node, "can run another file")
+
+
+def claims_nothing(reading: Reading) -> bool:
+    """Whether there is neither a record folder nor a claimed figure: a tool or a document, no submission."""
+    claim = reading.run.claim
+    return reading.folder.track == "unknown" and claim.val_bpb is None and not claim.per_seed
 
 
 def whole_script(reading: Reading) -> Evidence:
@@ -117,9 +144,12 @@ def _why_own(reading: Reading, tree: ast.Module, item: Import) -> tuple[str | No
         alone = entry.program.view == "shipped" and "/" not in inner
         return ("relative, but the script is not part of a package" if alone else None), None
     if item.top in REPOSITORY_MODULES:
+        if _climbs(entry.program):
+            return None, None  # it may lie where the script makes Python look: outside of the submission
         return "it is one of the repository's own, not in the folder", None
     own = _own_path_entries(tree) if "sys.path" in entry.program.text else []
-    if own:
+    below = {f.path.removeprefix(f"{reading.folder.path}/").split("/")[0] for f in reading.folder.files}
+    if own and own[0].split("/")[0] not in below:
         return f"it is looked for in {own[0]}, which was not shipped", None
     named = _named_as_file(reading, item.top)
     if named is not None:
@@ -157,6 +187,67 @@ def _own_path_entries(tree: ast.Module) -> list[str]:
         if "__file__" in text and parts and ".." not in text and "parents" not in text and text.count(".parent") < 2:
             found.append(" ".join(parts))
     return found
+
+
+def _beside_the_repository(reading: Reading, top: str) -> bool:
+    """Whether a script outside of records/ finds ``top`` at the root of the repository that it is part of."""
+    entry = reading.entry
+    if top not in _AT_ROOT or entry is None or entry.program.file.startswith("records/"):
+        return False
+    if reading.submission.kind not in (SubmissionKind.ROOT_SCRIPT, SubmissionKind.CODE_ELSEWHERE):
+        return False
+    return "/" not in entry.program.file or _climbs(entry.program)
+
+
+def _climbs(program: Program) -> bool:
+    """Whether the script makes Python look for modules at the repository's root, or where reading can't tell.
+
+    That is: it puts a folder on the path that lies as many levels above the script as the root does, the folder
+    it is started in, or one that a function of its own finds.
+    """
+    tree, depth = program.tree, program.file.count("/") + 1
+    if tree is None:
+        return False
+    values = {
+        target.id: ast.unparse(node.value)
+        for node in tree.body if isinstance(node, ast.Assign)
+        for target in node.targets if isinstance(target, ast.Name)
+    }  # fmt: skip
+    for node in walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        if node.func.attr not in ("insert", "append") or ast.unparse(node.func.value) != "sys.path":
+            continue
+        text = ast.unparse(node.args[-1])
+        for _ in range(4):  # a root made of a folder made of the file: names stand for names
+            text = re.sub(r"(?<![.\w])[A-Za-z_]\w*\b", lambda m: values.get(m[0], m[0]), text[:2000])
+        levels = len(re.findall(r"\.parent\b|\bdirname\b|\.\.(?!\.)|\bpardir\b", text))
+        levels += max((int(n) + 1 for n in re.findall(r"\.parents\[(\d+)\]", text)), default=0)
+        made = set(re.findall(r"(?<![.\w])([A-Za-z_]\w*)\(", text)) - {"str", "Path"}
+        if levels >= depth or made or "cwd" in text.lower() or text in ("'.'", "''"):
+            return True
+    return False
+
+
+def _installed(program: Program, item: Import) -> bool:
+    """Whether the script itself puts the module among the loaded ones before it imports it.
+
+    Bundled sources are handed to a function by the name of their module; ``sys.modules`` may be written directly.
+    """
+    if program.tree is None or not re.search(r"sys\.modules\b|meta_path|ModuleType", program.text):
+        return False
+    names = {item.name, item.top, item.name.replace(".", "/") + ".py", f"{item.top}/__init__.py"}
+    for node in walk(program.tree):
+        given: list[ast.expr | None] = []
+        if isinstance(node, ast.Call):
+            given = [*node.args[:1]]
+        elif isinstance(node, ast.Subscript):
+            given = [node.slice]
+        elif isinstance(node, ast.Dict):
+            given = [*node.keys]
+        if any(isinstance(g, ast.Constant) and g.value in names for g in given):
+            return True
+    return False
 
 
 def _named_as_file(reading: Reading, name: str) -> Evidence | None:

@@ -78,6 +78,11 @@ class Claim:
     raw: Mapping[str, Any] = field(default_factory=dict)
     text: str = field(default="", repr=False)
 
+    @property
+    def left_open(self) -> bool:
+        """Whether submission.json has a place for the figure and leaves it empty: null, zero, or words."""
+        return self.val_bpb is None and not self.per_seed and any(k in self.raw for k in _CLAIM_KEYS)
+
     def seed_values(self) -> tuple[tuple[int | None, Decimal], ...]:
         """The figure per seed (None = seed not told) that belongs to the headline.
 
@@ -213,14 +218,14 @@ def _number(value: object, depth: int = 0) -> Decimal | None:
 def _first_number(raw: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Decimal | None, str | None]:
     for key in keys:
         number = _number(raw.get(key))
-        if number is not None:
+        if number is not None and number != 0:  # zero holds the place of a figure to come
             return number, key
     for section in _NESTED:
         inner = raw.get(section)
         if isinstance(inner, Mapping):
             for key in keys:
                 number = _number(inner.get(key))
-                if number is not None:
+                if number is not None and number != 0:
                     return number, key
     return None, None
 

@@ -8,9 +8,10 @@ isn't there.
 can't have produced the number in this form, and nobody can reproduce it.
 
 **Legal look-alikes.** Syntax of Python 3.12 and later; a UTF-8 byte order mark; modules beside the script,
-below it or carried inside a packed script; packages from an index (FlashAttention, Triton, MLX and so on),
-named in the set-up notes or not; imports that are tried and may fail; imports in functions that this run
-doesn't enter.
+below it, carried inside a packed script, or put among the loaded modules by the script itself; the repository's
+own modules, for a script that lies outside of records/; packages from an index (FlashAttention, Triton, MLX and
+so on), named in the set-up notes or not; imports that are tried and may fail; imports in functions that this run
+doesn't enter; a pull request that adds a tool and claims nothing.
 
 **How it is read.** The syntax tree says whether it compiles (by Python's own parser and, for newer syntax, by
 LibCST). Of the imports that every run executes, those are looked up that are neither in the standard library
@@ -32,7 +33,14 @@ import re
 
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Kind
-from auditor.needs import REPOSITORY_MODULES, holds_no_program, missing_modules, whole_script
+from auditor.needs import (
+    REPOSITORY_MODULES,
+    claims_nothing,
+    holds_no_program,
+    missing_modules,
+    only_starts_another,
+    whole_script,
+)
 from auditor.reading import Reading
 from auditor.unpack import Program
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -66,6 +74,8 @@ class BrokenScript(Rule):
             reason = f"The script needs the module {own.name}, which was not shipped ({own.why})."
             return Finding(Status.ACTIVE, reason, Confidence.HIGH, own.evidence)
         if holds_no_program(reading):
+            if claims_nothing(reading):
+                return Finding(Status.NOT_APPLICABLE, "No record folder and no claim: the script need not train.")
             place = whole_script(reading)
             return Finding(
                 Status.ACTIVE, "The script neither trains nor evaluates anything.", Confidence.HIGH, (place,)
@@ -81,6 +91,15 @@ class BrokenScript(Rule):
         handed = reading.trace.of(Kind.DELEGATE)
         if handed and not reading.trace.of(Kind.STEP) and not reading.trace.of(Kind.SCORE):
             return _handed_over(reading)
+        started = only_starts_another(reading) if not entry.program.layers and not entry.program.bundled else None
+        if started is not None and not handed:
+            return Finding(
+                Status.SUSPECT,
+                "The script itself neither trains nor evaluates, but can run other files: see which, and whether they"
+                " are there when it runs.",
+                Confidence.LOW,
+                (started,),
+            )
         if entry.program.rewritten:
             return Finding(Status.CLEAN, "The script compiles (it uses newer syntax); the modules it needs are there.")
         return Finding(Status.CLEAN, "The script compiles, and its own modules that it imports are there.")
@@ -186,6 +205,58 @@ BrokenScript.LEGAL = (
         "a function that is never called imports something unknown",
         {"train_gpt.py": script("def plot():\n    import prettyplots\n    prettyplots.show()\n\nprint(GPT())")},
         Status.CLEAN,
+    ),
+    Example(
+        "a module that the script makes of its own text",
+        {
+            "train_gpt.py": script(
+                """
+                import sys
+                import types
+
+
+                def add(name, text):
+                    module = types.ModuleType(name)
+                    sys.modules[name] = module
+                    exec(text, module.__dict__)
+
+
+                add("helpers", "")
+                add("helpers.double", "def double(x):\\n    return 2 * x\\n")
+                from helpers.double import double
+
+                print(double(2), GPT())
+                """
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "a launcher of a script of another folder",
+        {
+            "train_gpt.py": "import runpy\nfrom pathlib import Path\n\n"
+            'base = Path(__file__).resolve().parents[1] / "2026-01-01_Base" / "train_gpt.py"\n'
+            'runpy.run_path(str(base), run_name="__main__")\n'
+        },
+        Status.SUSPECT,
+    ),
+    Example(
+        "the repository's root is put on the path",
+        {
+            "train_mine.py": script(
+                """
+                import sys
+                from pathlib import Path
+
+                ROOT = Path(__file__).resolve().parent.parent.parent.parent
+                sys.path.insert(0, str(ROOT))
+                from train_gpt import Hyperparameters
+
+                print(Hyperparameters, GPT())
+                """
+            )
+        },
+        Status.SUSPECT,
     ),
     Example(
         "a byte order mark",

@@ -20,7 +20,8 @@ logs; for a pull request, the difference to the commit it branched from. A local
 **Ruling.** README: a pull request only adds one folder below /records with README.md, submission.json, a train
 log and train_gpt.py. Organisers sent back #53, #545, #1031, #1143 for changes elsewhere, as a matter of form,
 and merged others with such changes: these alone don't decide the verdict here. Nor does a log that is missing
-for some of several seeds, or a document that is missing on the non-record track: such were merged.
+for some of several seeds, or a document or log that is missing where no record is claimed (the non-record track,
+or a submission that calls itself non-record): such were merged.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import re
 
 from auditor.logs import is_log
-from auditor.needs import holds_no_program, missing_modules, whole_script
+from auditor.needs import claims_nothing, holds_no_program, missing_modules, whole_script
 from auditor.reading import Reading
 from auditor.runconfig.launches import is_readme
 from auditor.submission import Change, SubmissionFile
@@ -67,7 +68,7 @@ class MissingFiles(Rule):
     def check(self, reading: Reading) -> Finding:
         folder = reading.folder
         files = [f for f in folder.files if f.change is not Change.DELETED]
-        if folder.track == "unknown" and not _claims(reading):
+        if claims_nothing(reading):
             return Finding(Status.NOT_APPLICABLE, "No record folder and no claim: nothing that would have to be whole.")
         lacking, evidence, minor = self._lacking(reading, files)
         outside = _outside(reading)
@@ -75,7 +76,8 @@ class MissingFiles(Rule):
             "root-script", "code-elsewhere",
         )  # fmt: skip
         if elsewhere:
-            lacking.append("a folder below records/")
+            below = any(f.path.startswith("records/") for f in files)
+            lacking.append("the script in the folder below records/" if below else "a folder below records/")
         parts = []
         if lacking:
             parts.append(f"{', '.join(lacking[:5])} {'is' if len(lacking) == 1 else 'are'} missing")
@@ -100,12 +102,13 @@ class MissingFiles(Rule):
         lacking: list[str] = []
         evidence: list[Evidence] = []
         minor = True
+        no_record = reading.folder.track == "non-record" or reading.claims_no_record
         if not any(is_readme(f) for f in files):
             lacking.append("README.md")
-            minor = reading.folder.track == "non-record"
+            minor = no_record
         if not any(f.name.lower().startswith("submission") and f.name.lower().endswith(".json") for f in files):
             lacking.append("submission.json")
-            minor = minor and reading.folder.track == "non-record"
+            minor = minor and no_record
         if not any(f.name.endswith(_PROGRAM) or f.name.startswith("train_gpt.") for f in files):
             lacking.append("train_gpt.py")
             minor = False
@@ -122,7 +125,7 @@ class MissingFiles(Rule):
         logs, unread = reading.run.logs, [f for f in files if _may_be_log(f)]
         if not logs and not unread:
             lacking.append("a train log")
-            minor = minor and reading.folder.track == "non-record"
+            minor = minor and no_record
         elif logs and _only_evaluations(reading):
             lacking.append("a log of the training (the logs are of evaluations)")
             evidence.append(_log_place(reading))
@@ -144,10 +147,6 @@ def _only_evaluations(reading: Reading) -> bool:
     names = [r.file.rsplit("/", 1)[-1].lower() for r in reading.run.logs if r.metrics]
     trained = any(r.last_step is not None for r in reading.run.logs)
     return not trained and any("eval" in n for n in names) and not any("train" in n for n in names)
-
-
-def _claims(reading: Reading) -> bool:
-    return reading.run.claim.val_bpb is not None or bool(reading.run.claim.per_seed)
 
 
 def _outside(reading: Reading) -> list[SubmissionFile]:
