@@ -14,14 +14,14 @@ from auditor.contest import BUDGET_MS
 from auditor.logs import RunLog
 from auditor.reading import Reading
 from auditor.submission import SubmissionKind
-from auditor.verdict import Evidence, SettingValue
+from auditor.verdict import Effect, Evidence, SettingValue
 
 CONTEST_GPUS = 8
 OVERSHOOT_MS = 100.0
 """What organisers let pass beyond a budget: the step that was under way (rulebook V27)."""
 
-SLOWEST_STEP_MS = 1_000.0
-"""Milliseconds; on eight H100 steps take 40 to 300."""
+SLOWEST_STEP_MS = 500.0
+"""Milliseconds; on eight H100 steps take 40 to 310 (a thousand logs that count eight processes)."""
 
 _DEVICE = (
     r"GH200|GB200|[BH][12]00|B300|A100|A10G?|A40|A6000|L40S?|L4|V100|T4|RTX|GTX|MI\d{3}X?|"
@@ -92,6 +92,14 @@ def held_to_budgets(reading: Reading) -> bool:
     return track == "record" or (track == "unknown" and reading.submission.kind is SubmissionKind.RECORD)
 
 
+def eased(reading: Reading) -> Effect | None:
+    """The official effect where a folder on the record track calls itself a non-record one: told, not held against."""
+    return Effect.ADVISORY if reading.claims_no_record else None
+
+
+NO_RECORD = "; the folder is on the record track, but the submission calls itself a non-record one"
+
+
 def machine(reading: Reading, run: RunLog) -> Machine:
     """The devices of a run: as its log tells, else submission.json, the launch command and the documents."""
     cache: dict[str, Machine] = reading.__dict__.setdefault("_machine", {})
@@ -103,8 +111,12 @@ def machine(reading: Reading, run: RunLog) -> Machine:
     gpus = facts.world_size.value if facts.world_size is not None else None
     if gpus is None:
         gpus = stated.gpus if stated.gpus is not None else len(listed) or None
-    named = next((_kind(g.name) for g in facts.gpus if _kind(g.name)), None)
-    name = named or stated.name
+    name = next((_kind(g.name) for g in facts.gpus if _kind(g.name)), None)
+    if name is None and stated.gpus in (None, gpus):
+        name = stated.name
+    if name is None and gpus is not None:
+        # Other devices may be stated than this run had (those hoped for): only a name with its number of them counts.
+        name = next((kind for count, kind in _described(reading) if count == gpus), None)
     pace = facts.train_ms.value / facts.steps.value if facts.train_ms and facts.steps and facts.steps.value else 0.0
     return Machine(gpus, name, slow=gpus is None and name is None and pace > SLOWEST_STEP_MS)
 
@@ -174,16 +186,19 @@ def _stated_machine(reading: Reading) -> Machine:
         if match:
             return Machine(int(match[1]), match[2])
     name = next((kind for text in texts if (kind := _kind(text))), None)
-    for launch in reading.run.claimed_launches:
-        match = _PROCESSES.search(launch.text)
-        if match:
-            return Machine(int(match[1]), name)
-    for document in reading.run.documents[:1]:
-        for piece in document.prose[:200]:
-            match = _COUNTED_GPU.search(piece.text)
-            if match:
-                return Machine(int(match[1]), match[2])
-    return Machine(None, name)
+    described = _described(reading)
+    launched = (_PROCESSES.search(launch.text) for launch in reading.run.claimed_launches)
+    match = next((m for m in launched if m), None)
+    if match:
+        gpus = int(match[1])
+        return Machine(gpus, name or next((kind for count, kind in described if count == gpus), None))
+    return Machine(*described[0]) if described else Machine(None, name)
+
+
+def _described(reading: Reading) -> list[tuple[int, str]]:
+    """Numbers and kinds of devices that the first document names, in its order."""
+    pieces = (piece.text for document in reading.run.documents[:1] for piece in document.prose[:200])
+    return [(int(m[1]), m[2]) for text in pieces for m in _COUNTED_GPU.finditer(text)]
 
 
 def _texts(raw: object, key: str = "") -> Iterator[tuple[str, str]]:

@@ -43,6 +43,18 @@ from auditor.verdict import (
 ENTRY_NAME = re.compile(r"^train_gpt[\w.-]*\.py$")
 MAX_CANDIDATES = 4
 _NON_RECORD = re.compile(r"(?i)(?<![a-z])non[-_ ]?record(?![a-z])")
+_OWN_NON_RECORD = re.compile(
+    r"""(?ix)
+    (?: (?: ^ | [.!?:|]\s ) [^\w\n]* non[-_ ]?record (?: [^\w\n]*$ | [*_]*[^\w\s\#] |
+        \s+ (?: [\w-]+ \s+ )? (?: submission | entry | run | experiment | result | attempt )\b
+        (?! [\s(]*(?:PR\s*)?\# ) )
+      | \bthis \s+ (?: is | was | run | submission | entry | PR | result | folder )\b
+        (?: (?! \b (?: on | from | earlier | prior | previous | our | unlike | than | no | never ) \b
+                | \bnot\s+an?\s+[*_]*non ) [^.\n] ){0,60}?
+        (?<![a-z]) non[-_ ]?record (?![a-z]) )
+    """
+)
+"""A sentence by which a text calls its own submission a non-record one."""
 MAX_SWITCHES = 3
 
 
@@ -126,15 +138,22 @@ class Reading:
 
     @cached_property
     def claims_no_record(self) -> bool:
-        """Whether submission.json, or README in its first lines, calls the submission a non-record one."""
+        """Whether submission.json or README calls the submission a non-record one.
+
+        README's first lines say so by the word alone; elsewhere it takes a sentence about the submission itself,
+        since others' non-record work is cited there.
+        """
         raw = self.run.claim.raw
         if any(raw.get(k) is True for k in raw if _NON_RECORD.search(k)):
             return True
         if any(raw.get(k) is False for k in ("record", "is_record", "record_claim", "claims_record")):
             return True
         told = " ".join(str(raw.get(k, "")) for k in ("track", "category", "type", "submission_type", "status"))
-        opening = (piece.text for d in self.run.documents[:1] for piece in d.prose[:6])
-        return bool(_NON_RECORD.search(told)) or any(_NON_RECORD.search(text) for text in opening)
+        prose = [piece.text for d in self.run.documents[:1] for piece in d.prose[:400]]
+        if _NON_RECORD.search(told) or any(_NON_RECORD.search(text) for text in prose[:6]):
+            return True
+        said = [str(raw.get(k, "")) for k in ("name", "title", "blurb", "description", "notes", "note")]
+        return any(_NON_RECORD.search(text) and _OWN_NON_RECORD.search(text) for text in (*said, *prose))
 
     @cached_property
     def seed_runs(self) -> SeedRuns:

@@ -10,9 +10,10 @@ import pytest
 from auditor.clock import Machine, held_to_budgets, machine, rounding, seconds, stops
 from auditor.reading import Reading
 from auditor.submission import Change, RecordFolder, Submission, SubmissionFile, SubmissionKind
-from auditor.verdict import Status
+from auditor.verdict import Effect, Status
 from rules.budget.eval_over_time import EvalOverTime
 from rules.budget.train_over_time import TrainOverTime
+from rules.budget.wrong_hardware import WrongHardware
 from rules.leakage.train_val_overlap import TrainValOverlap
 
 RESULT = "final val_loss:2.0673 val_bpb:1.2244 eval_time:1400ms\n"
@@ -125,3 +126,68 @@ def test_logs_beside_an_identical_script_speak_for_a_folder_without_logs() -> No
     other = read(own, elsewhere={"final/train_gpt.py": "x = 2\n", "final/train.log": log})
     assert other.runs_elsewhere == ()
     assert TrainValOverlap().check(other).status is Status.CLEAN
+
+
+def test_the_launch_counts_the_devices_and_the_document_names_them() -> None:
+    launch = "Trained on 8xA100 for an hour.\n\n```bash\ntorchrun --nproc_per_node=8 train_gpt.py\n```\n"
+    assert of("seed: 1\n", **{"README.md": launch, "train_gpt.py": ""}) == Machine(8, "A100")
+    other = launch.replace("8xA100", "1xA100")
+    assert of("seed: 1\n", **{"README.md": other, "train_gpt.py": ""}) == Machine(8, None)
+
+
+def test_a_machine_hoped_for_does_not_name_the_devices_of_the_run() -> None:
+    hoped = "8xH100 results are pending.\n\n```bash\ntorchrun --nproc_per_node=8 train_gpt.py\n```\n"
+    assert of("world_size:4\n", **{"README.md": hoped, "train_gpt.py": ""}) == Machine(4, None)
+    key = '{"val_bpb": 1.2244, "hardware": "8xH100 SXM"}'
+    assert of("world_size:1\n", **{"submission.json": key}) == Machine(1, None)
+    told = "Run on 4xH100, since 8xH100 were not to be had.\n"
+    assert of("world_size:4\n", **{"README.md": told}) == Machine(4, "H100")
+
+
+def test_steps_too_slow_for_eight_h100_tell_that_it_was_another_machine() -> None:
+    log = STOP.format(4_511_317, 5004) + "final val_bpb:1.2244 eval_time:1978188ms\n"
+    reading = read({"train.log": log, "submission.json": JSON})
+    assert TrainOverTime().check(reading).status is Status.SUSPECT
+    assert EvalOverTime().check(reading).status is Status.SUSPECT
+    fast = read({"train.log": log.replace("step:5004/", "step:45040/"), "submission.json": JSON})
+    assert TrainOverTime().check(fast).status is Status.ACTIVE
+
+
+LATE = "world_size:8\n" + STOP.format(615_394, 4071) + "final val_loss:2.1 val_bpb:1.2244 eval_time:763000ms\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"submission.json": '{"val_bpb": 1.2244, "name": "Non-record: a study"}'},
+        {"submission.json": '{"val_bpb": 1.2244, "notes": "Single seed. Non-record submission, for the method."}'},
+        {"README.md": "# A study\n" + "\nText.\n" * 20 + "\n**Non-record submission.** One seed.\n"},
+        {"README.md": "# A study\n" + "\nText.\n" * 20 + "\nThis run uses one card (non-record submission)\n"},
+    ],
+)
+def test_who_claims_no_record_is_told_but_not_accused(more: dict[str, str]) -> None:
+    reading = read({"train.log": LATE, "submission.json": JSON, **more})
+    for finding in (TrainOverTime().check(reading), EvalOverTime().check(reading)):
+        assert (finding.status, finding.official) == (Status.ACTIVE, Effect.ADVISORY)
+        assert "non-record" in finding.reason
+    one = read({"train.log": LATE.replace("world_size:8", "world_size:1"), "submission.json": JSON, **more})
+    assert WrongHardware().check(one).official is Effect.ADVISORY
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Builds on the ideas of non-record submission #12 and others.",
+        "Prior art exists in the non-record PR #1035.",
+        "This submission extends our earlier non-record submission.",
+        "An earlier grant enabled our prior non-record submission.",
+        "Non-record submissions may use any hardware.",
+        "This is not a non-record submission.",
+    ],
+)
+def test_citing_non_record_work_is_no_such_claim(text: str) -> None:
+    reading = read(
+        {"train.log": LATE, "submission.json": JSON, "README.md": "# A\n" + "\nText.\n" * 20 + f"\n{text}\n"}
+    )
+    assert TrainOverTime().check(reading).official is None
+    assert EvalOverTime().check(reading).official is None

@@ -9,7 +9,8 @@ measures patience.
 
 **Legal look-alikes.** Diagnostic evaluations beside the reported one: their time is not counted. Compiling before
 the timer starts, loading and decompressing the model: left out by every merged record that adapts, and told here.
-Runs on the non-record track, where compute is not limited. Times on fewer devices, which say little about eight.
+Runs on the non-record track, where compute is not limited; a submission that calls itself a non-record one although
+its folder is on the record track is told, as an advisory. Times on fewer devices, which say little about eight.
 
 **How it is read.** The time that the reported figure's line gives, or the total that the run prints for it, in each
 run behind the claim. Whether a precomputation stands before the timer is read from the order of the log's lines: what
@@ -27,7 +28,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from auditor.clock import held_to_budgets, line_evidence, machine, rounding, seconds, stated_seconds
+from auditor.clock import NO_RECORD, eased, held_to_budgets, line_evidence, machine, rounding, seconds, stated_seconds
 from auditor.contest import BUDGET_MS
 from auditor.index.trace import Event, Kind
 from auditor.logs import Metric, RunLog, Timer
@@ -170,9 +171,10 @@ def _over(reading: Reading, over: list[Timed], of: int) -> Finding:
         )
     return Finding(
         Status.ACTIVE,
-        f"{told}, over the budget of 600 s{_left_out(over)}.",
+        f"{told}, over the budget of 600 s{_left_out(over)}{NO_RECORD if reading.claims_no_record else ''}.",
         Confidence.HIGH,
         _evidence(reading, worst),
+        official=eased(reading),
     )
 
 
@@ -244,10 +246,12 @@ def _sum_of_passes(reading: Reading, timed: list[Timed], apart: Event) -> Findin
             return Finding(
                 Status.ACTIVE,
                 f"Training on validation tokens is part of the evaluation: {both} make"
-                f" {seconds(longest.ms + t.timer.ms)}, over the budget of 600 s.",
+                f" {seconds(longest.ms + t.timer.ms)}, over the budget of 600 s"
+                f"{NO_RECORD if reading.claims_no_record else ''}.",
                 Confidence.MEDIUM,
                 evidence,
                 reading.call_path(apart),
+                official=eased(reading),
             )
         return Finding(
             Status.SUSPECT,

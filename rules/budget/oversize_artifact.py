@@ -9,7 +9,8 @@ submission.json states.
 **Legal look-alikes.** A log total that counts the readable script although the submission ships it packed: the
 shipped bytes count. A readable script whose log counts it packed: merged records do the same, so it
 fits if that total does. The size of the raw checkpoint, which logs print next to the compressed one. A run
-of another seed or an ablation that the claim does not rest on. The cap is decimal: 16 MiB are too many.
+of another seed or an ablation that the claim does not rest on. A log whose export is not the one submitted: a
+later quantiser made the claimed figure and the size stated with it. The cap is decimal: 16 MiB are too many.
 
 **How it is read.** For each run behind the claim: the compressed model from the log, the code as the log counts it,
 and the script's own bytes as shipped. All the totals are shown, since organisers have used either.
@@ -39,6 +40,10 @@ from rules.examples import script
 
 LEAST_PACKED = 0.12
 """No packer makes a script smaller than this share of it (the contest's best is 0.19)."""
+SAME_SIZE = 5_000
+"""Bytes by which a stated size may differ from a logged one by rounding."""
+SAME_BPB = 5e-4
+"""Bits per byte by which a claimed figure may differ from a logged one by rounding."""
 _FORMAT = re.compile(r"(?i)int\d|zlib|zstd|lzma|brotli|lrzip|quant|ternary|compress|group|artifact")
 CHECKPOINT = 40_000_000
 """Bytes from which a size without further words is a raw checkpoint, not an artifact."""
@@ -116,7 +121,7 @@ class OversizeArtifact(Rule):
         doubtful = [j for j in judged if j[1] is Status.SUSPECT]
         if over:
             worst = max(over, key=lambda j: j[0].shipped(code) or j[0].logged or 0)
-            return self._over(reading, worst[0], worst[2], code, len(over), len(judged))
+            return self._over(reading, worst[0], worst[2], code, len(over), measured)
         if doubtful:
             run, _, why = doubtful[0]
             return Finding(
@@ -137,7 +142,10 @@ class OversizeArtifact(Rule):
             )
         return _stated(reading, code)
 
-    def _over(self, reading: Reading, run: Measured, why: str, code: Script | None, over: int, of: int) -> Finding:
+    def _over(
+        self, reading: Reading, run: Measured, why: str, code: Script | None, over: int, measured: list[Measured]
+    ) -> Finding:
+        of = len(measured)
         linked = reading.reported.log is not None and reading.reported.log.linked
         certain = over == of or (linked and _claimed(reading))
         how_many = f" ({over} of {of} runs)" if of > 1 else ""
@@ -149,12 +157,36 @@ class OversizeArtifact(Rule):
                 Confidence.LOW,
                 _evidence(reading, run, code),
             )
+        if not linked and _of_another(reading, measured):
+            return Finding(
+                Status.SUSPECT,
+                f"{reason}; but the claimed figure stands in no log, and neither does the size stated with it: the"
+                " claim seems to rest on another artifact, which a person must see.",
+                Confidence.LOW,
+                _evidence(reading, run, code),
+            )
         return Finding(
             Status.ACTIVE,
             f"{reason}.",
             Confidence.HIGH if run.exact else Confidence.MEDIUM,
             _evidence(reading, run, code),
         )
+
+
+def _of_another(reading: Reading, measured: list[Measured]) -> bool:
+    """Whether a claim that no log carries states, or is of, an artifact other than those that the logs measure."""
+    claim = reading.run.claim
+    if not _claimed(reading):
+        return False
+    stated = [n for k, n in _totals(claim.raw, _SIZE_KEY) if 1_000_000 < n <= CHECKPOINT]
+    within = [n for n in stated if n <= ARTIFACT_CAP]
+    if stated:
+        logged = [n for m in measured for n in (m.model_bytes, m.logged) if n is not None]
+        return bool(within) and not any(abs(n - size) <= SAME_SIZE for n in within for size in logged)
+    if len(measured) > 1 or claim.val_bpb is None:
+        return False
+    figures = [float(m.val_bpb) for m in measured[0].run.final_metrics]
+    return not any(abs(n - float(claim.val_bpb)) <= SAME_BPB for n in figures)
 
 
 def _claimed(reading: Reading) -> bool:
@@ -267,6 +299,7 @@ def _evidence(reading: Reading, run: Measured, code: Script | None) -> tuple[Evi
 _TOTAL_KEY = re.compile(
     r"(?i)bytes_total|total_bytes|artifact\w*bytes|submission\w*bytes|bytes\w*artifact|artifact_size"
 )
+_SIZE_KEY = re.compile(rf"{_TOTAL_KEY.pattern}|bytes_model|model\w*bytes")
 _NOT_A_TOTAL = re.compile(
     r"(?i)limit|cap\b|_cap|cap_|over|margin|headroom|slack|under|remaining|expected|estimat|budget"
 )
@@ -351,14 +384,14 @@ def _stated(reading: Reading, code: Script | None) -> Finding:
     )
 
 
-def _totals(raw: object, key: str = "") -> Iterator[tuple[str, int]]:
+def _totals(raw: object, wanted: re.Pattern[str] = _TOTAL_KEY, key: str = "") -> Iterator[tuple[str, int]]:
     if isinstance(raw, Mapping):
         for name, value in raw.items():
-            yield from _totals(value, str(name))
+            yield from _totals(value, wanted, str(name))
     elif isinstance(raw, list):
         for value in raw[:50]:
-            yield from _totals(value, key)
-    elif isinstance(raw, int) and _TOTAL_KEY.search(key) and not _NOT_A_TOTAL.search(key):
+            yield from _totals(value, wanted, key)
+    elif isinstance(raw, int) and wanted.search(key) and not _NOT_A_TOTAL.search(key):
         yield key, raw
 
 
@@ -416,6 +449,15 @@ OversizeArtifact.LEGAL = (
         "the log counts the readable script packed, as merged records do",
         {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(15_999_850, 15_999_500, 350)},
         Status.CLEAN,
+    ),
+    Example(
+        "the log's export is over the cap, the claimed figure and size are those of another",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": '{"val_bpb": 1.1740, "bytes_model_int6": 14784000, "bytes_model_int8": 18612000}\n',
+            "train.log": _log(18_612_734, 18_612_000, 734),
+        },
+        Status.SUSPECT,
     ),
     Example(
         "sizes are not told anywhere",

@@ -11,7 +11,8 @@ starts, with the state reset. Validation with the clock paused. Quantising and c
 the non-record track, which has no limit on compute. Logs in the folder that the claim does not rest on.
 
 **How it is read.** The training time in the line that says why training stopped, else the last one printed. More
-than 600.1 s is over; up to 600.4 s, which organisers have merged, it is an advisory.
+than 600.1 s is over; up to 600.4 s, which organisers have merged, it is an advisory, and so it is where the submission
+calls itself a non-record one although its folder is on the record track.
 On fewer or other devices than eight H100 the time can't be compared, unless eight would be too slow even
 at their best.
 
@@ -27,9 +28,11 @@ from __future__ import annotations
 import re
 
 from auditor.clock import (
+    NO_RECORD,
     OVERSHOOT_MS,
     Stop,
     clock_settings,
+    eased,
     held_to_budgets,
     line_evidence,
     machine,
@@ -127,10 +130,11 @@ def _over(reading: Reading, over: list[Stop], of: int) -> Finding:
         )
     return Finding(
         Status.ACTIVE,
-        f"{told}, over the budget of 600 s.",
+        f"{told}, over the budget of 600 s{NO_RECORD if reading.claims_no_record else ''}.",
         Confidence.HIGH,
         tuple(evidence),
         settings=tuple(settings),
+        official=eased(reading),
     )
 
 

@@ -9,6 +9,7 @@ same 600 seconds; on a slower one the time stated is no evidence that the method
 **Legal look-alikes.** Non-record submissions may run on anything. A log that names no device but counts eight
 processes is the ordinary case and says nothing against the run. "NVIDIA H100 80GB HBM3" is the SXM module. Logs of
 ablations or smoke tests beside the claimed runs don't count. A machine may hold more devices than the run uses.
+A submission that calls itself a non-record one although its folder is on the record track is told so, as an advisory.
 
 **How it is read.** From the logs that carry the claim: the world size printed and the device names of
 nvidia-smi tables or of lines that name the run's device. Where no log says anything, what submission.json admits
@@ -27,6 +28,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from auditor.clock import NO_RECORD, eased
 from auditor.logs import Fact, Gpu, RunLog
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -110,7 +112,9 @@ class WrongHardware(Rule):
                 )
             certain = Confidence.HIGH if linked else Confidence.MEDIUM
             many = f"{len(wrong)} of {len(machines)} runs behind the record ran" if len(machines) > 1 else "The run ran"
-            return Finding(Status.ACTIVE, f"{many} {what}, not on 8xH100 SXM.", certain, evidence)
+            own = NO_RECORD if reading.claims_no_record else ""
+            told = f"{many} {what}, not on 8xH100 SXM{own}."
+            return Finding(Status.ACTIVE, told, certain, evidence, official=eased(reading))
         if not right:
             return _admitted(reading)
         seen = next((m for m in right if m.devices), None)
