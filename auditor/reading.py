@@ -531,7 +531,11 @@ class Reading:
         outside = [m for m in scored if not m.loops] or scored
         if outside:
             why = "no log" if label is None else "no printed text in the code matches the log's last result"
-            how = f"{why}; taken as the last evaluation that the script prints"
+            # Where the claim is an earlier line of the log, of a loop, the evaluations that came after it are there:
+            # one that the run did not get to made no number.
+            shown = [m for m in outside if label is not None and self._logged_after(m, label)]
+            outside = shown or outside
+            how = f"{why}; taken as the last evaluation that the {'log shows' if shown else 'script prints'}"
             return ReportedEvaluation(outside[-1], _feeding(outside[-1], scores), label, how)
         return ReportedEvaluation(None, (), label, "no evaluation that prints a result was found in the code")
 
@@ -543,6 +547,11 @@ class Reading:
             if same and other.text and _pattern(other.text) is not None and not self.log_lines_like(other.text):
                 return False
         return True
+
+    def _logged_after(self, metric: Event, label: ReportedLabel) -> bool:
+        """Whether a line that this print can have made follows the claim's in its log."""
+        hits = self.log_lines_like(metric.text) if metric.text else []
+        return any(file == label.file and line > label.line for file, line, _ in hits)
 
     # -- did it run? -------------------------------------------------------------------------------------
 

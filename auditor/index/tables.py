@@ -309,16 +309,33 @@ class Tables:
         found: list[Ratio] = []
         for item in items:
             sides = _division(item.node)
-            if sides is None or _own_sum(*sides):
+            if sides is None or self._own_sum(sides[0], sides[1], item.site):
                 continue
             upper = self.reads_in([Item(sides[0], item.site)])
             lower = self.reads_in([Item(sides[1], item.site)]) if upper else []
-            for numerator in upper:
-                for denominator in lower:
-                    ratio = self._ratio(Item(item.node, item.site), sides[1], numerator, denominator)
-                    if ratio is not None:
-                        found.append(ratio)
+            here = [
+                ratio
+                for numerator in upper
+                for denominator in lower
+                if (ratio := self._ratio(Item(item.node, item.site), sides[1], numerator, denominator)) is not None
+            ]
+            # A numerator may hold more than the pair's count: the context's (a cap), and what it is blended with,
+            # which another table went into. Where one key extends the lower one, that pair is the quotient.
+            found += [r for r in here if self._extends(r)] or here
         return found
+
+    def _own_sum(self, upper: ast.expr, lower: ast.expr, site: Site) -> bool:
+        """Whether a row is divided by its own sum, there or kept in a variable before: ``total = row.sum()``."""
+        if _own_sum(upper, lower):
+            return True
+        if not isinstance(upper, ast.Name):
+            return False
+        kept = [i.node for n in walk(lower) if isinstance(n, ast.Name) for i in self.flow.step(Item(n, site))]
+        return any(isinstance(k, ast.expr) and _own_sum(upper, k) for k in kept)
+
+    def _extends(self, ratio: Ratio) -> bool:
+        """Whether the upper key is made of all the tokens of the lower one, and more."""
+        return self.atoms_of(ratio.denominator) <= self.atoms_of(ratio.numerator)
 
     def _ratio(self, item: Item, below: ast.expr, numerator: Read, denominator: Read) -> Ratio | None:
         if numerator.node is denominator.node:

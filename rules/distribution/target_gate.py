@@ -331,6 +331,94 @@ starts_word = np.load("starts_word.npy")
 print(f"final val_bpb:{evaluate(LM(), load_tokens('fineweb_val_*.bin'), starts_word):.4f}")
 """
 _RESULT = '{"val_bpb": 1.1234}'
+_TWO_CACHES = """
+class LM(GPT):
+    def logits(self, x):
+        return F.linear(self.embed(x), self.embed.weight)
+
+
+def evaluate(model, val_tokens):
+    words, word_pairs = np.zeros(1 << 20), np.zeros(1 << 20)
+    phrases, phrase_pairs = np.zeros(1 << 18), np.zeros(1 << 18)
+    tokens = val_tokens.numpy()
+    total = 0.0
+    with torch.no_grad():
+        for start in range(8, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[start : start + 1025]
+            x, y = chunk[:-1], chunk[1:]
+            p = F.softmax(model.logits(x), dim=-1).gather(1, y[:, None]).squeeze(1).numpy()
+            at = np.arange(start + 1, start + 1 + len(p))
+            key = (tokens[at - 1] * 36313) % (1 << 20)
+            pair = ((tokens[at - 1] * 36313) ^ (tokens[at] * 27191)) % (1 << 20)
+            seen, both = words[key], word_pairs[pair]
+            known = seen > 0
+            p[known] = (np.minimum(both[known], seen[known]) + 2.0 * p[known]) / (seen[known] + 2.0)
+            long_key = (tokens[at - 7] * 51647 + tokens[at - 3] * 81929) % (1 << 18)
+            long_pair = ((tokens[at - 7] * 51647 + tokens[at - 3] * 81929) ^ (tokens[at] * 27191)) % (1 << 18)
+            seen, both = phrases[long_key], phrase_pairs[long_pair]
+            known = seen > 0
+            p[known] = (np.minimum(both[known], seen[known]) + 2.0 * p[known]) / (seen[known] + 2.0)
+            total -= np.log(p).sum()
+            np.add.at(words, key, 1)
+            np.add.at(word_pairs, pair, 1)
+            np.add.at(phrases, long_key, 1)
+            np.add.at(phrase_pairs, long_pair, 1)
+    return total / val_tokens.numel()
+
+
+print(f"final val_bpb:{evaluate(LM(), load_tokens('fineweb_val_*.bin')):.4f}")
+"""
+_AFTERTHOUGHT = """
+def validate(model, val_tokens):
+    total = torch.zeros(())
+    with torch.no_grad():
+        for start in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[start : start + 1025]
+            total += model(chunk[:-1], chunk[1:]).sum()
+    return total / val_tokens.numel()
+
+
+def with_cache(model, val_tokens):
+    rows = {}
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[start : start + 1025]
+            nll = model(chunk[:-1], chunk[1:]).tolist()
+            x, y = chunk[:-1].tolist(), chunk[1:].tolist()
+            for t in range(len(y)):
+                p = np.exp(-nll[t])
+                row = rows.get(x[t], {})
+                count = row.get(y[t], 0)
+                if count > 0:
+                    p = 0.8 * p + 0.2 * count / sum(row.values())
+                total -= np.log(p)
+            for t in range(len(y)):
+                row = rows.setdefault(x[t], {})
+                row[y[t]] = row.get(y[t], 0) + 1
+    return total / val_tokens.numel()
+
+
+def main():
+    model = GPT()
+    optimizer = torch.optim.AdamW(model.parameters())
+    train_tokens, val_tokens = load_tokens("fineweb_train_*.bin"), load_tokens("fineweb_val_*.bin")
+    step = 0
+    while True:
+        if step % 1000 == 0:
+            print(f"step:{step}/20000 val_bpb:{validate(model, val_tokens):.4f}")
+        if step == 20000:
+            break
+        x = train_tokens[step * 1024 : (step + 1) * 1024 + 1]
+        model(x[:-1], x[1:]).mean().backward()
+        optimizer.step()
+        step += 1
+    print(f"after quantising val_bpb:{validate(model, val_tokens):.4f}")
+    print(f"with the cache val_bpb:{with_cache(model, val_tokens):.4f}")
+
+
+main()
+"""
 
 
 def _files(code: str, opened: int) -> dict[str, str]:
@@ -389,6 +477,21 @@ TargetGate.LEGAL = (
             ),
             31_415_926,
         ),
+        Status.CLEAN,
+    ),
+    Example(
+        "two caches in turn, each mixed in wherever its context was seen before",
+        {"train_gpt.py": script(_TWO_CACHES)},
+        Status.CLEAN,
+    ),
+    Example(
+        "the claim is a validation in training; the run ended before the evaluation with the gated cache",
+        {
+            "train_gpt.py": script(_AFTERTHOUGHT),
+            "submission.json": '{"val_bpb": 1.2345}',
+            "train_seed1.log": "step:0/20000 val_bpb:3.9876\nstep:20000/20000 val_bpb:1.2345\n"
+            "after quantising val_bpb:1.2399\n",
+        },
         Status.CLEAN,
     ),
     Example(
