@@ -388,13 +388,30 @@ def _mixture_bytes(reading: Reading) -> Finding | None:
             )
     witness = _code_witness(reading, mixture=True)
     if witness.kind == "wrong":
+        reason = f"{witness.reason[0].lower()}{witness.reason[1:]}"
+        logged = _logged_total(reading)
+        if logged is not None:
+            total, told, _ = logged
+            reason += f"; the log counts {total:,} bytes, {total / VAL_BYTES - 1:.1%} more than {told}"
         return Finding(
             Status.ACTIVE,
-            f"The byte mixture behind the reported number counts bytes of its own: {witness.reason[0].lower()}"
-            f"{witness.reason[1:]}.",
-            Confidence.MEDIUM,
-            witness.evidence,
+            f"The byte mixture behind the reported number counts bytes of its own: {reason}.",
+            Confidence.HIGH if logged is not None else Confidence.MEDIUM,
+            (*((logged[2],) if logged is not None else ()), *witness.evidence),
         )
+    return None
+
+
+def _logged_total(reading: Reading) -> tuple[int, str, Evidence] | None:
+    """A line of its own that counts the mixture's bytes over the whole split, too many of them."""
+    for file, line, text in reading.run.find(_BYTES):
+        tokens = _TOKENS.search(text)
+        if tokens is None or int(tokens[1]) <= 0.95 * min(VAL_TOKENS.values()):
+            continue
+        expected, told = _expected(reading, int(tokens[1]))
+        totals = [int(n) for n in _BYTES.findall(text)]
+        if expected is not None and totals and MORE_THAN_ROUNDING < min(totals) / expected - 1 < 0.3:
+            return min(totals), told, reading.log_evidence(file, line, text, "bytes counted, as logged")
     return None
 
 
@@ -472,7 +489,7 @@ def _judged_tables(
             lacks = " (byte-fallback tokens are not told apart)" if table.byte != 1 else ""
             return CodeWitness("right", f"The byte tables are the canonical ones: they {told}{lacks}", evidence)
         added = _adds_space(reading)
-        if added is not None and table.word == 4:
+        if added is not None and table.word == 4 and not mixture:
             evidence = (*evidence, reading.evidence(added[0], added[1], "the space is added again here"))
         wrong = wrong or CodeWitness("wrong", reason, evidence)
     if wrong is not None:
@@ -690,6 +707,49 @@ _LOG = "val_tokens:40540160\nfinal val_loss:2.77000000 val_bpb:{bpb}\n"
 _CLAIM = '{{"val_bpb": {bpb}, "val_loss": 2.77}}'
 
 
+_MIXED = """
+import math
+
+import sentencepiece
+
+
+def mixed(targets, logps, sp):
+    texts, lengths = [None] * sp.vocab_size(), np.zeros(sp.vocab_size(), dtype=np.int32)
+    for i in range(sp.vocab_size()):
+        name = sp.id_to_piece(i)
+        text = (" " + name[1:]).encode() if name.startswith("\u2581") else name.encode()
+        texts[i] = text
+        lengths[i] = len(text)
+    counts, window, total, size = {}, bytearray(), 0.0, 0
+    for t, logp in zip(targets, logps):
+        piece = texts[int(t)]
+        each = float(logp) / len(piece)
+        for b in piece:
+            table = counts.setdefault(bytes(window[-3:]), {})
+            p = (table.get(b, 0) + 1) / (sum(table.values()) + 256)
+            total -= math.log(0.5 * math.exp(each) + (1 - 0.5) * p)
+            table[b] = table.get(b, 0) + 1
+            window.append(b)
+            size += 1
+    print(f"mixture: tokens={len(targets)} bytes={size}")
+    return total / size / math.log(2)
+
+
+def evaluate(model, val_tokens, sp):
+    losses = []
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[i : i + 1025]
+            losses.append(-model(chunk[:-1], chunk[1:]))
+    return mixed(val_tokens[1:], torch.cat(losses), sp)
+
+
+sp = sentencepiece.SentencePieceProcessor(model_file="tokenizer.model")
+print(f"final val_bpb:{evaluate(GPT(), load_tokens('fineweb_val_*.bin'), sp):.8f}")
+"""
+_MIXED_LOG = "mixture: tokens=40540160 bytes={size}\nfinal val_bpb:0.99101000\n"
+
+
 def _logged(code: str, bpb: str) -> dict[str, str]:
     return {
         "train_gpt.py": script(code),
@@ -731,6 +791,11 @@ ByteCount.VIOLATION = (
     Example(
         "the mark of a leading space is not taken off",
         {"train_gpt.py": script(_TABLES.replace('"\u2581"', '"_"'))},
+        Status.ACTIVE,
+    ),
+    Example(
+        "a byte mixture that counts byte tokens by their names, as the log shows",
+        {"train_gpt.py": script(_MIXED), "train_seed42.log": _MIXED_LOG.format(size=152574319)},
         Status.ACTIVE,
     ),
 )
