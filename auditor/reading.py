@@ -596,6 +596,24 @@ class Reading:
         hits = sum(1 for t in texts if self.log_lines_like(t))
         return hits * 10 >= len(texts) * 6
 
+    @cached_property
+    def result_not_logged(self) -> bool:
+        """Whether the claim's logs come from this script but end without the result that it prints last.
+
+        Then the claimed number comes from another run, or from another evaluation, than the one that was found.
+        """
+        metric, label = self.reported.metric, self.reported.log
+        if not self.run.claim_runs or metric is None or label is not None or self.run.claim.val_bpb is None:
+            return False
+        if _pattern(metric.text or "") is None or self.log_lines_like(metric.text or ""):
+            return False
+        before = [
+            e.text
+            for e in self.trace.events
+            if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text and e.seq < metric.seq and not e.undecided
+        ]
+        return sum(1 for t in dict.fromkeys(before) if _pattern(t) is not None and self.log_lines_like(t)) >= 4
+
     def ran(self, event: Event) -> tuple[bool | None, Evidence | None]:
         """Whether the logs show that ``event`` happened: by the texts its function always prints around it."""
         for depth in range(len(event.frames), 0, -1):

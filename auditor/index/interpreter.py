@@ -1717,12 +1717,13 @@ class Interpreter:
         definition = function.node
         receiver = function.receiver
         index = self.index_of(function)
-        if not force and isinstance(receiver, Object) and receiver.is_module and function.owner is not None:
+        computed = "property" in function.roles  # a switch is often one: ``enabled`` of an adapter
+        if not (force or computed) and isinstance(receiver, Object) and receiver.is_module and function.owner:
             name = getattr(definition, "name", "")
             if name != "__init__" and not index.trains(definition):
                 return self.network(function, arguments, keywords, node)
         self.note_call(function, node)
-        if isinstance(definition, ast.Lambda):
+        if isinstance(definition, ast.Lambda) or computed:
             interesting = True
         else:
             interesting = force or index.interesting(definition) or (self.passes > 0 and index.mixes(definition))
@@ -2102,6 +2103,11 @@ class Interpreter:
         if name == "requires_grad_":
             given_flag = arguments[0] if arguments else keywords.get("requires_grad")
             off = isinstance(given_flag, Const) and not given_flag.value
+            if not off and "val" in holder.roles and (_is_copy(node) or not _owned(holder.roles)):
+                # Computed from tokens, by a network perhaps: a tensor of its own, none of the network's weights.
+                made = frozenset(r for r in holder.roles if not r.startswith("param:"))
+                holder.roles = made | self.leaf(node, None, holder)
+                return holder
             if not off and not _owned(holder.roles):
                 holder.roles |= self.leaf(node, None, holder)
             return holder
@@ -3387,6 +3393,17 @@ def _batch_size(part: ast.Slice) -> ast.expr | None:
 def _owned(roles: frozenset[str]) -> bool:
     """Whether these are the roles of a network's own parameter."""
     return "nn" not in roles and any(r.startswith("param:") for r in roles)
+
+
+def _is_copy(call: ast.AST) -> bool:
+    """Whether a method is called on ``x.detach().clone()``, in either order."""
+    names = set()
+    part = call.func if isinstance(call, ast.Call) else call
+    while isinstance(part, (ast.Attribute, ast.Call)):
+        if isinstance(part, ast.Attribute):
+            names.add(part.attr)
+        part = part.value if isinstance(part, ast.Attribute) else part.func
+    return {"detach", "clone"} <= names
 
 
 def _inverted(roles: frozenset[str]) -> frozenset[str]:

@@ -195,6 +195,34 @@ ScoreAfterAdapt.VIOLATION = (
 )
 ScoreAfterAdapt.LEGAL = (
     Example(
+        "prompt vectors computed from the window by the network, copied off and optimised: the slot rules judge these",
+        {
+            "train_gpt.py": script(
+                """
+                def start_vectors(model, x):
+                    return model.embed(x).mean(dim=1, keepdim=True)
+
+                def evaluate(model, val_tokens, rounds):
+                    loss_sum = torch.zeros(())
+                    for i in range(0, val_tokens.numel() - 1, 1024):
+                        chunk = val_tokens[i : i + 1025]
+                        x, y = chunk[None, :-1], chunk[None, 1:]
+                        vectors = start_vectors(model, x).detach().clone().requires_grad_(True)
+                        optimizer = torch.optim.AdamW([vectors], lr=1e-2)
+                        for _ in range(rounds):
+                            optimizer.zero_grad()
+                            F.cross_entropy(model.with_prompt(x, vectors)[0], y[0]).backward()
+                            optimizer.step()
+                        with torch.no_grad():
+                            loss_sum += F.cross_entropy(model.with_prompt(x, vectors)[0], y[0], reduction="sum")
+                    return loss_sum / val_tokens.numel()
+                """,
+                _MAIN,
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
         "trained and scored in one round, on cuts that may or may not be the same",
         {
             "train_gpt.py": script(

@@ -86,6 +86,14 @@ class PrequantTTT(Rule):
             if first is None:
                 open_questions.append((step, "no evaluation that prints a result was found to order it against"))
                 continue
+            if reading.result_not_logged:
+                open_questions.append(
+                    (
+                        step,
+                        "the log ends before the result that follows it: where the claimed number is from is not shown",
+                    )
+                )
+                continue
             return self._active(reading, step, first, shown)
         if open_questions:
             step, why = open_questions[0]
@@ -275,7 +283,65 @@ PrequantTTT.VIOLATION = (
         Status.ACTIVE,
     ),
 )
+_ADAPTER = script(
+    """
+    class Adapter:
+        def __init__(self, model, rate):
+            self.rate = rate
+            self.optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+
+        @property
+        def enabled(self):
+            return self.rate > 0.0
+
+        def step(self, model, x, y):
+            if not self.enabled:
+                return
+            self.optimizer.zero_grad()
+            model(x, y).backward()
+            self.optimizer.step()
+    """,
+    _BASE,
+    """
+    def adapt(model, val_tokens, adapter):
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            chunk = val_tokens[i : i + 1025]
+            adapter.step(model, chunk[:-1], chunk[1:])
+
+    model = GPT()
+    train(model, load_tokens("fineweb_train_*.bin"))
+    val_tokens = load_tokens("fineweb_val_*.bin")
+    adapt(model, val_tokens, Adapter(model, float(os.environ.get("ADAPT_LR", "0.0"))))
+    print(f"final val_bpb:{evaluate(model, val_tokens):.4f}")
+    """,
+)
+PrequantTTT.VIOLATION = (
+    *PrequantTTT.VIOLATION,
+    Example(
+        "an adapter whose switch is a property, on in the launch command",
+        {
+            "train_gpt.py": _ADAPTER,
+            "README.md": "# Run\n\n```bash\nADAPT_LR=0.001 torchrun --nproc_per_node=8 train_gpt.py\n```\n",
+        },
+        Status.ACTIVE,
+    ),
+)
 PrequantTTT.LEGAL = (
+    Example("the same adapter, off by its default rate", {"train_gpt.py": _ADAPTER}, Status.LATENT),
+    Example(
+        "the log breaks off before the evaluation that follows: the claimed number is not from there",
+        {
+            "train_gpt.py": PrequantTTT.VIOLATION[0]
+            .files["train_gpt.py"]
+            .replace("model = GPT()", 'print("model made")\nmodel = GPT()\nprint("training begins")', 1)
+            .replace("if int(os", 'print("training is over")\nprint("tokens for validation loaded")\nif int(os', 1),
+            "train.log": "run_id:a seed:1337\nlearning_rate:0.001 iterations:100\nmodel made\ntraining begins\n"
+            "step:100/100 val_loss:2.0444 val_bpb:1.2108 train_time:600000ms\ntraining is over\n"
+            "tokens for validation loaded\n",
+            "submission.json": '{"val_bpb": 1.1999}\n',
+        },
+        Status.SUSPECT,
+    ),
     Example(
         "switched off by the launch command",
         {

@@ -348,16 +348,34 @@ def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str
     limited = {s.frame for s in scores if mark in s.roles}
     if any(s.frame in limited and mark not in s.roles and s.text for s in scores):
         return "may", f"one of the sums it is made of is limited to {cut.number:,.0f} items{named}"
+    counted = _counted(reading)
+    if counted is not None and counted > cut.number + 1 and abs(counted - cut.number * each) > each:
+        return "may", f"a limit of {cut.number:,.0f}{named}, but the log counts {counted:,} before the result"
     return "cuts", f"the first {cut.number:,.0f} items{named}"
 
 
 def _clock(reading: Reading, cut: Event) -> tuple[str, str]:
     fired = _announced(reading, cut)
+    metric = reading.reported.metric
+    if fired is True and metric is not None and not any(r.startswith("score:") for r in metric.roles):
+        return "may", "the log says that a time limit was reached, but not that it was in the pass that is reported"
     if fired is True:
         return "cuts", "its time limit was reached, as the log says"
     if fired is False:
         return "idle", "a time limit, and the log lacks what it prints when it is reached"
     return "may", "a time limit, and nothing says whether it was reached"
+
+
+def _counted(reading: Reading) -> int | None:
+    """The items that the reported evaluation went through, by the line of progress (``4096/4096``) above its result."""
+    label = reading.reported.log
+    if label is None:
+        return None
+    above = next((f.text.split("\n") for f in reading.folder.files if f.path == label.file), [])[: label.line - 1]
+    # A bar of progress rewrites its line: what it came to stands at the end.
+    line = above[-1][-200:] if above else ""
+    ends = [int(done.replace(",", "")) for done, all_ in _PROGRESS.findall(line) if done == all_]
+    return max(ends, default=None)
 
 
 def _announced(reading: Reading, cut: Event) -> bool | None:
@@ -492,6 +510,8 @@ _PART = re.compile(
 )
 """Words for a part of the validation data: "5M-token subset", "first 32,768 validation tokens", "@ 75-76 %"."""
 
+_PROGRESS = re.compile(r"(?<![\d.,/])(\d[\d,]*)\s*/\s*(\d[\d,]*)(?![\d.,/]*\d)")
+"""How far a loop has come: done and all."""
 _SCORED_TOKENS = re.compile(r"(?i)\b(?:eval|scored|val)[_ ]tokens\s*[=:]\s*(\d[\d,_]*)")
 
 
@@ -515,6 +535,55 @@ val_tokens = val_tokens[: usable + 1]
 print(f"final val_bpb:{evaluate(model, val_tokens):.4f}")
 """
 
+_SEQUENCES = {
+    "train_gpt.py": script(
+        """
+        def evaluate(model, val_tokens):
+            count = (val_tokens.numel() - 1) // 1024
+            limit = int(os.environ.get("MAX_SEQS", "256"))
+            count = min(count, limit) if limit > 0 else count
+            total = torch.zeros(())
+            with torch.no_grad():
+                for i in range(count):
+                    chunk = val_tokens[i * 1024 : i * 1024 + 1025]
+                    total += model(chunk[:-1], chunk[1:])
+            print(f"scored {count}/{count} seqs")
+            return total / count
+
+        model = GPT()
+        print(f"merged model val_bpb:{evaluate(model, load_tokens('fineweb_val_*.bin')):.4f}")
+        """
+    ),
+    "submission.json": '{"val_bpb": 1.3535}\n',
+}
+_PROGRESS_LOG = "scored {n}/{n} seqs\nmerged model val_bpb:1.3535\n"
+_CLOCK = """
+def evaluate(model, val_tokens, limit):
+    start = time.time()
+    total = torch.zeros(())
+    with torch.no_grad():
+        for i in range(0, val_tokens.numel() - 1, 1024):
+            if time.time() - start > limit:
+                print("out of time, the rest is left out")
+                break
+            chunk = val_tokens[i : i + 1025]
+            total += model(chunk[:-1], chunk[1:]).item()
+    return total / val_tokens.numel()
+
+model = GPT()
+val_tokens = load_tokens("fineweb_val_*.bin")
+"""
+_ONE_PASS = """
+print(f"final val_bpb:{evaluate(model, val_tokens, 590):.4f}")
+"""
+_BEST_OF_FILES = """
+with open(f"result_{rank}.json", "w") as f:
+    json.dump({"bpb": evaluate(model, val_tokens, 590)}, f)
+best = min(json.load(open(p))["bpb"] for p in glob.glob("result_*.json"))
+print(f"final val_bpb:{best:.4f}")
+"""
+_CLOCK_LOG = "out of time, the rest is left out\nfinal val_bpb:1.5918\n"
+
 EvalSubset.VIOLATION = (
     Example(
         "the launch command caps the validation tokens",
@@ -522,6 +591,16 @@ EvalSubset.VIOLATION = (
             "train_gpt.py": script(_EVAL),
             "README.md": "# Run\n\n```bash\nVAL_TOKEN_LIMIT=1000000 torchrun --nproc_per_node=8 train_gpt.py\n```\n",
         },
+        Status.ACTIVE,
+    ),
+    Example(
+        "a limit on sequences, which the progress in the log counts too",
+        {**_SEQUENCES, "train.log": _PROGRESS_LOG.format(n=256)},
+        Status.ACTIVE,
+    ),
+    Example(
+        "the time limit of the one pass that is reported was reached",
+        {"train_gpt.py": script(_CLOCK, _ONE_PASS), "train.log": _CLOCK_LOG},
         Status.ACTIVE,
     ),
     Example(
@@ -551,6 +630,16 @@ _STATED = {
     "README.md": "# Run\n\n| model | val_bpb |\n|---|---|\n| mixture (4M-token subset) | **1.4131** |\n",
 }
 EvalSubset.LEGAL = (
+    Example(
+        "a limit on sequences by default, but the log counts more of them above the claimed result",
+        {**_SEQUENCES, "train.log": _PROGRESS_LOG.format(n=60568)},
+        Status.SUSPECT,
+    ),
+    Example(
+        "one of several evaluations reached its time limit; the best is reported, and may be another",
+        {"train_gpt.py": script(_CLOCK, _BEST_OF_FILES), "train.log": _CLOCK_LOG},
+        Status.SUSPECT,
+    ),
     Example(
         "the README puts the figure beside words for a part, the code shows none",
         {"train_gpt.py": script(_EVAL)} | _STATED,
