@@ -2105,8 +2105,8 @@ class Interpreter:
             off = isinstance(given_flag, Const) and not given_flag.value
             if not off and "val" in holder.roles and (_is_copy(node) or not _owned(holder.roles)):
                 # Computed from tokens, by a network perhaps: a tensor of its own, none of the network's weights.
-                made = frozenset(r for r in holder.roles if not r.startswith("param:"))
-                holder.roles = made | self.leaf(node, None, holder)
+                own = frozenset(r for r in holder.roles if not r.startswith("param:"))
+                holder.roles = own | self.leaf(node, None, holder)
                 return holder
             if not off and not _owned(holder.roles):
                 holder.roles |= self.leaf(node, None, holder)
