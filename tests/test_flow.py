@@ -161,6 +161,19 @@ def test_a_quotient_is_told_by_the_tokens_of_its_keys(quotient: str, forms: list
     assert [r.form for r in tables.ratios] == forms
 
 
+@pytest.mark.parametrize(
+    ("boost", "looked_up"),
+    [
+        ("np.log1p(pairs[(context ^ tokens[t] * 27191) % 4096]) - np.log1p(seen)", 1),
+        ("np.log1p(pairs[context % 4096]) - np.log1p(seen)", 0),
+    ],
+)
+def test_counts_of_a_pair_and_its_context_need_no_quotient(boost: str, looked_up: int) -> None:
+    reading = script(CACHE.format(quotient=boost))
+    tables = Tables(reading.trace, reading.opened(), reading.trace.of(Kind.METRIC))
+    assert not tables.ratios and len(tables.lookups) == looked_up
+
+
 def test_a_table_that_is_not_counted_is_none() -> None:
     reading = script(CACHE.format(quotient="1.0").replace("+= 1", "= 1"))
     tables = Tables(reading.trace, reading.opened(), ())

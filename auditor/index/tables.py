@@ -287,6 +287,19 @@ class Tables:
                 place = self.mixed(key, known) if known else None
                 if place is not None:
                     found.append((read, place))
+        return found or (self._extended if self.reads and not self.ratios else [])
+
+    @property
+    def _extended(self) -> list[tuple[Read, Item]]:
+        """Counts whose hashed key is another table's and a stored token more: pairs over contexts, not divided."""
+        found: list[tuple[Read, Item]] = []
+        known = [(read, self.atoms_of(read)) for read in self.reads]
+        for read, atoms in known:
+            for other, fewer in known:
+                if not fewer or not fewer < atoms or other.root == read.root:
+                    continue
+                places = (self.mixed(key, atoms - fewer) for key in self.keys(read))
+                found += [(read, place) for place in places if place is not None]
         return found
 
     @cached_property

@@ -64,7 +64,7 @@ def lookup_suspect(reading: Reading, question: str) -> Finding:
     """What to say of a count that is read with a target in a hashed key and is not divided by another count."""
     read, place = reading.tables.lookups[0]
     evidence = [
-        reading.evidence(place.site.program, place.node, "a target goes into the key"),
+        reading.evidence(place.site.program, place.node, "a token goes into the key"),
         reading.evidence(read.site.program, read.node, "the count, read"),
     ]
     first = reading.reported.first_score()
@@ -72,7 +72,7 @@ def lookup_suspect(reading: Reading, question: str) -> Finding:
         evidence.append(reading.at(first, "scored here"))
     return Finding(
         Status.SUSPECT,
-        f"A count behind the reported figure is looked up with validation targets in a hash key: see {question}.",
+        f"A count behind the reported figure is looked up with a token hashed that may be the target: see {question}.",
         Confidence.MEDIUM,
         tuple(evidence),
         reading.call_path(reading.tables.starts[0]),

@@ -19,7 +19,8 @@ code where the run leaves it out (order 0, weight 0); a training-time oracle on 
 **How it is read.** From the reported figure the assignments are followed back, through the calls that the
 trace saw, to every quotient of two table reads. Keys are compared by the stored tokens they are made of: where the
 upper key holds a token more than the lower one, and that token goes through an exclusive-or, a modulus or a mask, the
-cache is addressed with the token it scores. Vocabulary enumerations are no stored tokens and do not count.
+cache is addressed with the token it scores. Where two such counts are not divided (a difference of logarithms), a
+person must look. Vocabulary enumerations are no stored tokens and do not count.
 
 **Remedy.** Look up every token of the vocabulary and normalise, or use the cache's own best token as a hint with the
 closed-form normaliser.
