@@ -305,6 +305,9 @@ class Tables:
     @cached_property
     def elsewhere(self) -> list[Ratio]:
         """Such probabilities in code that the reported figure does not depend on: other evaluations, code left out."""
+        # Said as latent only: worth a search where there is a hash at all.
+        if not any(word in index.program.text for index in self.indexes for word in ("^", "xor", "hash")):
+            return []
         here = {id(r.node) for r in self.ratios}
         whole = Tables(self.trace, self.indexes, ())  # with the branches that the configuration leaves out
         found: list[Ratio] = []
