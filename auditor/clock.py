@@ -42,7 +42,7 @@ class Machine:
     gpus: int | None
     name: str | None
     slow: bool = False
-    """Its steps take longer than any of this contest's do on eight H100."""
+    """Its steps take longer than any of this contest's do on eight H100, and its log names no device."""
 
     @property
     def contest(self) -> bool:
@@ -53,6 +53,8 @@ class Machine:
     def told(self) -> str:
         if self.gpus is None and self.name is None:
             return "a slow machine that is not told" if self.slow else "a machine that is not told"
+        if self.slow:
+            return f"a machine slower than the {self.gpus or CONTEST_GPUS} {self.name or 'GPUs'} stated"
         count = "an unknown number of" if self.gpus is None else str(self.gpus)
         devices = "GPU" if self.gpus == 1 else "GPUs"
         return f"{count} {self.name or devices}"
@@ -111,14 +113,16 @@ def machine(reading: Reading, run: RunLog) -> Machine:
     gpus = facts.world_size.value if facts.world_size is not None else None
     if gpus is None:
         gpus = stated.gpus if stated.gpus is not None else len(listed) or None
-    name = next((_kind(g.name) for g in facts.gpus if _kind(g.name)), None)
+    name = named = next((_kind(g.name) for g in facts.gpus if _kind(g.name)), None)
     if name is None and stated.gpus in (None, gpus):
         name = stated.name
     if name is None and gpus is not None:
         # Other devices may be stated than this run had (those hoped for): only a name with its number of them counts.
         name = next((kind for count, kind in _described(reading) if count == gpus), None)
     pace = facts.train_ms.value / facts.steps.value if facts.train_ms and facts.steps and facts.steps.value else 0.0
-    return Machine(gpus, name, slow=gpus is None and name is None and pace > SLOWEST_STEP_MS)
+    # What documents state is of the machine aimed at, which a local run's log may sit beside.
+    slow = gpus in (None, CONTEST_GPUS) and named is None and pace > SLOWEST_STEP_MS
+    return Machine(gpus, name, slow=slow)
 
 
 def stops(reading: Reading) -> list[Stop]:

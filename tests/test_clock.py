@@ -79,7 +79,7 @@ def test_rounding_is_half_the_last_digit() -> None:
 
 
 def test_minutes_are_not_exact_enough_to_be_over() -> None:
-    log = "world_size:8\n100/100 train_loss: 2.9 train_time: {} tok/s: 5\n" + RESULT
+    log = "world_size:8\n6000/6000 train_loss: 2.9 train_time: {} tok/s: 5\n" + RESULT
     within = read({"train_gpt.py": "x = 1\n", "train.log": log.format("10.0m"), "submission.json": JSON})
     over = read({"train_gpt.py": "x = 1\n", "train.log": log.format("19.8m"), "submission.json": JSON})
     assert TrainOverTime().check(within).status is Status.CLEAN
@@ -149,6 +149,12 @@ def test_steps_too_slow_for_eight_h100_tell_that_it_was_another_machine() -> Non
     reading = read({"train.log": log, "submission.json": JSON})
     assert TrainOverTime().check(reading).status is Status.SUSPECT
     assert EvalOverTime().check(reading).status is Status.SUSPECT
+    stated = {"README.md": "Made for 8xH100.\n", "train.log": log, "submission.json": JSON}
+    finding = TrainOverTime().check(read(stated))
+    assert finding.status is Status.SUSPECT
+    assert "slower than the 8 H100 stated" in finding.reason
+    listed = read({**stated, "train.log": "NVIDIA H100 80GB HBM3\n" + log})
+    assert TrainOverTime().check(listed).status is Status.ACTIVE
     fast = read({"train.log": log.replace("step:5004/", "step:45040/"), "submission.json": JSON})
     assert TrainOverTime().check(fast).status is Status.ACTIVE
 

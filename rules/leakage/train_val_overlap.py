@@ -8,7 +8,9 @@ aside for validation than the evaluation then scores: the rest of the validation
 **Legal look-alikes.** The preparation script itself, whose default sets 10,000 documents aside: merged records ship it
 and used the published shards. The published shards in any number (80, or a part of them: 39, 10, 1), and those of
 other tokenizers (128, 143, 180; 476 for bytes). Evaluation on just the 10,000 documents that were set aside, which is
-`eval-subset`. A doubled `datasets/datasets` folder name.
+`eval-subset`. A doubled `datasets/datasets` folder name. A local preparation whose command, as described, sets all
+50,000 documents aside: a suspicion, since the number of shards cannot refute it (a run of that script on the default
+counted 1,502 shards, from which the 40,000 documents more take three or four).
 
 **How it is read.** The number of training shards that the log counts: the local preparation with the default makes
 1,499 of them for the case-marking tokenizer, where the published sets hold up to 151. The number of validation
@@ -22,6 +24,8 @@ identical script elsewhere in the pull request are read.
 
 from __future__ import annotations
 
+import re
+
 from auditor.contest import VAL_TOKENS
 from auditor.logs import RunLog
 from auditor.reading import Reading
@@ -31,6 +35,7 @@ from rules.examples import script
 
 LOCAL_SHARDS = 1_499
 """Shards of the local preparation that sets 10,000 documents aside; with 50,000 there are four fewer."""
+_WHOLE_SPLIT = re.compile(r"--val[-_]docs[ \t=]+50[_,]?000\b")
 SHARDS_PER_TOKEN = 196 / VAL_TOKENS["sp1024"]
 """Shards of the whole published set per validation token: both grow alike with the tokens that a text makes."""
 SET_ASIDE_TOKENS = 9_700_000
@@ -80,6 +85,16 @@ class TrainValOverlap(Rule):
                     Confidence.MEDIUM,
                     evidence,
                 )
+            stated = _stated_preparation(reading)
+            if stated is not None:
+                return Finding(
+                    Status.SUSPECT,
+                    f"Trained on {shards:,} locally prepared shards; the description says that they were prepared with"
+                    " all 50,000 validation documents set aside. The number of shards alone cannot refute that: a"
+                    " person must compare the first training shard with the split.",
+                    Confidence.LOW,
+                    (*evidence, stated),
+                )
             which = sum(1 for r in runs if _shards(r) == shards)
             runs_told = f" ({which} of {len(runs)} runs)" if len(runs) > 1 else ""
             return Finding(
@@ -113,6 +128,18 @@ class TrainValOverlap(Rule):
             Confidence.HIGH if len(counted) == len(reading.run.claim_runs) else Confidence.MEDIUM,
             evidence,
         )
+
+
+def _stated_preparation(reading: Reading) -> Evidence | None:
+    """Where the documents give the preparation's command with the whole split set aside."""
+    for document in reading.run.documents:
+        for piece in (*document.snippets, *document.prose):
+            found = _WHOLE_SPLIT.search(piece.text)
+            if found is not None:
+                text = next(line for line in piece.text.splitlines() if _WHOLE_SPLIT.search(line))
+                line = piece.line + piece.text[: found.start()].count("\n")
+                return reading.log_evidence(document.file, line, text.strip(), "the preparation, as stated")
+    return None
 
 
 def _shards(run: RunLog) -> int:
@@ -182,6 +209,16 @@ TrainValOverlap.LEGAL = (
         "scored on the documents that were set aside, and on no more",
         {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(1499, 9_662_464)},
         Status.CLEAN,
+    ),
+    Example(
+        "the description gives a preparation with the whole split set aside",
+        {
+            "train_gpt.py": _SCRIPT,
+            "README.md": "# Data\n\n```bash\npython3 prepare_data.py \\\n    --val-docs 50000\n```\n",
+            "submission.json": _JSON,
+            "train.log": _log(1499, 47_851_520),
+        },
+        Status.SUSPECT,
     ),
     Example(
         "more shards than were published",
