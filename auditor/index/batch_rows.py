@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from auditor.index.program_index import FunctionNode, ProgramIndex
 from auditor.index.trace import Event
 from auditor.unpack import Program
+from auditor.unpack.walk import walk
 
 MOVING_CALLS = frozenset({"roll", "flip", "index_select"})
 
@@ -50,7 +51,7 @@ def exchanged(picks: Iterable[RowPick], score: Event) -> tuple[RowPick, ast.AST 
         if not pick.names:
             return pick, None
         for body in bodies:
-            for node in ast.walk(body):
+            for node in walk(body):
                 if not isinstance(node, ast.Assign) or isinstance(node.value, ast.Constant):
                     continue
                 if any(isinstance(t, ast.Attribute) and t.attr in pick.names for t in node.targets):
@@ -65,7 +66,7 @@ def _parameters_by_row(methods: Iterable[FunctionNode]) -> set[str]:
         if method.name != "__init__":
             continue
         arguments = {a.arg for a in (*method.args.args, *method.args.kwonlyargs)} - {"self"}
-        for node in ast.walk(method):
+        for node in walk(method):
             if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
                 continue
             func = node.value.func
@@ -73,7 +74,7 @@ def _parameters_by_row(methods: Iterable[FunctionNode]) -> set[str]:
                 continue
             sizes = [
                 call.args
-                for call in ast.walk(node.value)
+                for call in walk(node.value)
                 if isinstance(call, ast.Call) and call is not node.value and len(call.args) >= 3
             ]
             if any(isinstance(s[0], ast.Name) and s[0].id in arguments for s in sizes):
@@ -83,7 +84,7 @@ def _parameters_by_row(methods: Iterable[FunctionNode]) -> set[str]:
 
 def _picks(cls: str, method: FunctionNode, held: set[str], program: Program) -> list[RowPick]:
     found: list[RowPick] = []
-    for node in ast.walk(method):
+    for node in walk(method):
         if isinstance(node, ast.Subscript) and _held(node.value, held):
             names = _read_from(node.slice, method)
             if names:
@@ -115,7 +116,7 @@ def _read_from(index: ast.expr, method: FunctionNode) -> frozenset[str]:
         return frozenset()
     sources = [
         n.value
-        for n in ast.walk(method)
+        for n in walk(method)
         if isinstance(n, ast.Assign) and any(isinstance(t, ast.Name) and t.id == index.id for t in n.targets)
     ]
     return frozenset(s.attr for s in sources if isinstance(s, ast.Attribute))

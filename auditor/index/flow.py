@@ -725,6 +725,8 @@ def _collect(body: ast.AST, decided: dict[int, bool]) -> Definitions:
 
 def _steady(body: ast.AST, decided: dict[int, bool]) -> dict[int, bool]:
     """The decisions that hold in every round: those on names that are set once, and not in a loop of this function."""
+    if not decided:
+        return {}
     changing: set[str] = set()
     once: set[str] = set()
     branches: list[ast.If] = []
@@ -738,11 +740,11 @@ def _steady(body: ast.AST, decided: dict[int, bool]) -> dict[int, bool]:
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             changing.add(node.target.id)
         looped = looped or isinstance(node, (ast.For, ast.AsyncFor, ast.While))
-        todo += [(child, looped) for child in ast.iter_child_nodes(node)]
+        todo += [(child, looped) for child in children(node)]
     return {
         id(b): decided[id(b)]
         for b in branches
-        if not any(n.id in changing for n in ast.walk(b.test) if isinstance(n, ast.Name))
+        if not any(n.id in changing for n in walk_tree(b.test) if isinstance(n, ast.Name))
     }
 
 

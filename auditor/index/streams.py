@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from auditor.index.flow import CONVERSIONS, WRAPPERS, leaf_name
 from auditor.unpack.native import NativeFunction, NativeSource
+from auditor.unpack.walk import walk
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class NativeStreamGate:
 
 def stream_gates(body: ast.FunctionDef | ast.AsyncFunctionDef) -> list[StreamGate]:
     """The gated predictions in the loops of one Python function."""
-    return [gate for loop in ast.walk(body) if isinstance(loop, ast.For) for gate in _gates_of(body, loop)]
+    return [gate for loop in walk(body) if isinstance(loop, ast.For) for gate in _gates_of(body, loop)]
 
 
 def _gates_of(body: ast.FunctionDef | ast.AsyncFunctionDef, loop: ast.For) -> Iterator[StreamGate]:
@@ -55,7 +56,7 @@ def _gates_of(body: ast.FunctionDef | ast.AsyncFunctionDef, loop: ast.For) -> It
         return
     properties: dict[str, ast.expr] = {}
     learnt: set[str] = set()
-    for node in ast.walk(loop):
+    for node in walk(loop):
         if not isinstance(node, ast.Assign) or len(node.targets) != 1:
             continue
         target = node.targets[0]
@@ -72,7 +73,7 @@ def _gates_of(body: ast.FunctionDef | ast.AsyncFunctionDef, loop: ast.For) -> It
     free: set[str] = set()
     for store, conditions in _stores(loop.body, index, []):
         name = ast.unparse(store.targets[0].value)  # type: ignore[attr-defined]
-        if not any(ast.unparse(n) in learnt for n in ast.walk(store.value) if isinstance(n, (ast.Name, ast.Attribute))):
+        if not any(ast.unparse(n) in learnt for n in walk(store.value) if isinstance(n, (ast.Name, ast.Attribute))):
             continue
         for condition in conditions:
             found = _property(condition, tokens)
@@ -100,7 +101,7 @@ def _round(loop: ast.For) -> tuple[str | None, set[str]]:
             index = loop.target.id
             found = {
                 node.targets[0].id
-                for node in ast.walk(loop)
+                for node in walk(loop)
                 if isinstance(node, ast.Assign)
                 and isinstance(node.targets[0], ast.Name)
                 and isinstance(part := _bare(node.value), ast.Subscript)
@@ -130,14 +131,14 @@ def _same_token(node: ast.expr, tokens: set[str]) -> bool:
 
 def _property(node: ast.expr, tokens: set[str]) -> ast.expr | None:
     """A table read at the token of this round, inside an expression."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Subscript) and _same_token(part.slice, tokens):
             return part
     return None
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
 
 def _stores(

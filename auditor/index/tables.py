@@ -763,7 +763,7 @@ def _division(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
 def _own_sum(upper: ast.expr, lower: ast.expr) -> bool:
     """Whether something is divided by its own sum: ``row / row.sum()``."""
     text = ast.unparse(upper)
-    for node in ast.walk(lower):
+    for node in walk(lower):
         if isinstance(node, ast.Call) and leaf_name(node) == "sum" and isinstance(node.func, ast.Attribute):
             inner = node.args[0] if is_module(node.func.value) and node.args else node.func.value
             if ast.unparse(inner) == text:

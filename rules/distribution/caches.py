@@ -9,6 +9,7 @@ from auditor.index.flow import Site
 from auditor.index.tables import Form, Ratio
 from auditor.index.trace import SkippedBranch
 from auditor.reading import Reading, printed_in, prints
+from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Evidence, Status
 from rules.base import Finding
 
@@ -146,7 +147,7 @@ def branches_left_out(reading: Reading, name: str, node: ast.AST) -> list[Skippe
         if id(branch.node) in seen:
             continue
         seen.add(id(branch.node))
-        parts = (part for statement in branch.body for part in ast.walk(statement))
+        parts = (part for statement in branch.body for part in walk(statement))
         if any(
             part is node
             or (isinstance(part, ast.Name) and part.id == name)

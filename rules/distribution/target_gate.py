@@ -39,6 +39,7 @@ from auditor.index.streams import NativeStreamGate, StreamGate, native_gates, st
 from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE
 from auditor.reading import Reading
+from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.distribution.caches import ratio_evidence, undecided
@@ -176,9 +177,7 @@ def _is_called(reading: Reading, name: str) -> bool | None:
     seen = False
     for index in reading.opened():
         for i, facts in index.functions.items():
-            if name in facts.names and any(
-                isinstance(n, ast.Call) and leaf_name(n) == name for n in ast.walk(facts.node)
-            ):
+            if name in facts.names and any(isinstance(n, ast.Call) and leaf_name(n) == name for n in walk(facts.node)):
                 seen = True
                 if i in reading.trace.called:
                     return True
@@ -243,7 +242,7 @@ def _not_a_size(item: Item) -> bool:
 
 def _fields(event: Event) -> Iterator[tuple[str, ast.expr]]:
     """The labelled values of the f-strings that a message prints: ``opened={count}``."""
-    for text in ast.walk(event.node):
+    for text in walk(event.node):
         if not isinstance(text, ast.JoinedStr):
             continue
         before = ""
@@ -261,7 +260,7 @@ def _arguments(
     body: ast.AST, found: NativeStreamGate, names: tuple[str, ...] | frozenset[str]
 ) -> Iterator[tuple[int, str]]:
     """The Python arrays that are passed to a native function for these parameters, with the function they are in."""
-    for call in ast.walk(body):
+    for call in walk(body):
         if not isinstance(call, ast.Call) or leaf_name(call) != found.function.name:
             continue
         for parameter, argument in zip(found.function.parameters, call.args, strict=False):
