@@ -10,24 +10,11 @@ import hashlib
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Frozen(BaseModel):
-    """Base of all verdict models: immutable, nothing undeclared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Status(StrEnum):
-    """The fact about one rule, independent of any policy."""
-
-    ACTIVE = "active"
-    LATENT = "latent"
-    SUSPECT = "suspect"
-    CLEAN = "clean"
-    NOT_APPLICABLE = "not-applicable"
-    UNKNOWN = "unknown"
+from auditor.evidence import Evidence as Evidence
+from auditor.evidence import Frozen as Frozen
+from auditor.evidence import Status as Status
 
 
 class Effect(StrEnum):
@@ -60,24 +47,6 @@ class Overall(StrEnum):
     VIOLATIONS_FOUND = "violations-found"
     NEEDS_REVIEW = "needs-review"
     NO_VIOLATION_FOUND = "no-violation-found"
-
-
-class Evidence(Frozen):
-    """One place to look at.
-
-    ``line`` (1-based) and ``column`` (1-based) point into the text a person reads: the shipped file, or, when
-    ``view`` is "unpacked", the program unpacked from it; ``shipped_line`` and ``shipped_column`` then say where
-    in the shipped file that program (or its packed payload) stands.
-    """
-
-    file: str
-    line: int = Field(ge=1)
-    column: int = Field(ge=1)
-    snippet: str
-    role: str = Field(description='what this place shows, such as "trains here" or "switched on by log line"')
-    view: Literal["shipped", "unpacked"] = "shipped"
-    shipped_line: int | None = None
-    shipped_column: int | None = None
 
 
 class Frame(Frozen):

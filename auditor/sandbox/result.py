@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from auditor.evidence import Attempt as Attempt
 
 MIB = 1 << 20
 
@@ -43,20 +44,6 @@ class End(StrEnum):
     PROCESSES = "processes"
     OUTPUT = "output"
     KILLED = "killed"
-
-
-class Attempt(BaseModel):
-    """Something the code tried that the run does not allow.
-
-    ``seen_by``: "shim" (a program of that name was looked up on PATH), "audit-hook" (Python's own report, which hostile
-    code can avoid: advisory), "limit" (a bound that was reached).
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["program", "network", "write-outside", "read-outside", "memory", "processes", "output", "time"]
-    what: str
-    seen_by: Literal["shim", "audit-hook", "limit"]
 
 
 class SandboxResult(BaseModel):

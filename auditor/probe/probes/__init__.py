@@ -1,0 +1,1 @@
+"""The probes: one file each with one subclass of :class:`auditor.probe.base.Probe`, found by itself."""
