@@ -72,6 +72,10 @@ class LaunchedConfiguration:
         return self._value(f"--{name}", flag=name)
 
     def world_size(self) -> int | None:
+        return self._world_size
+
+    @cached_property
+    def _world_size(self) -> int | None:
         for run in self.run.claim_runs:
             told = run.facts.world_size
             if told is not None and 0 < told.value <= 64:
@@ -349,11 +353,15 @@ class Reading:
     def _in_logs(self, text: str) -> bool:
         return len(max(text.split(HOLE), key=len).strip()) >= 8 and bool(self.log_lines_like(text))
 
+    @cached_property
+    def _configuration(self) -> LaunchedConfiguration:
+        return LaunchedConfiguration(self.run)
+
     def _trace(self, relative: str, *, forced: dict[int, bool | None] | None = None) -> Trace:
         entry = self.index(relative)
         if entry is None or entry.program.tree is None:
             return Trace()
-        interpreter = Interpreter(entry, _Siblings(self, relative), LaunchedConfiguration(self.run), forced=forced)
+        interpreter = Interpreter(entry, _Siblings(self, relative), self._configuration, forced=forced)
         self._walks.append(interpreter)
         return interpreter.run()
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from auditor.submission import RecordFolder, SubmissionFile
@@ -106,7 +107,7 @@ class Claim:
 
     def settings(self, names: tuple[str, ...]) -> list[SettingValue]:
         """Scalar entries named one of ``names`` (lower case): top level and configuration sections."""
-        if self.file is None:
+        if self.file is None or self._names.isdisjoint(names):
             return []
         found: list[SettingValue] = []
         for key, value in _scalars(self.raw):
@@ -115,6 +116,10 @@ class Claim:
                     SettingValue(value=_show(value), origin="submission.json", file=self.file, line=self.line_of(key))
                 )
         return found
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(key.lower() for key, _ in _scalars(self.raw))
 
     def commands(self) -> list[tuple[str, int]]:
         """Texts of fields that hold a command line, with the line of their key."""

@@ -131,6 +131,15 @@ class RunEvidence:
         and a command-line flag; case doesn't matter. Only the claim's launches and runs are asked.
         """
         names = _names(env, attribute, flag)
+        if names not in self._settings:
+            self._settings[names] = self._seen(names)
+        return self._settings[names]
+
+    @cached_property
+    def _settings(self) -> dict[tuple[str, ...], tuple[SettingValue, ...]]:
+        return {}
+
+    def _seen(self, names: tuple[str, ...]) -> tuple[SettingValue, ...]:
         launched = (v for x in reversed(self.claimed_launches) if (v := x.setting(names)) is not None)
         values: list[SettingValue] = [*launched, *self.claim.settings(names)]
         for run in self.claim_runs:
@@ -197,12 +206,23 @@ class RunEvidence:
         One log often holds a training process and then the evaluation process that loads its model.
         """
         value = run.setting(names)
-        if value is None:
-            earlier = [r for r in self.logs if r.file == run.file and r.last_line < run.first_line]
-            value = next((v for r in reversed(earlier) if (v := r.setting(names)) is not None), None)
+        if value is None and run.first_line > 1:
+            earlier = self._earlier(run)
+            value = next((v for r in earlier if (v := r.setting(names)) is not None), None)
         if value is None:
             return None
         return SettingValue(value=value.value, origin="log", file=run.file, line=value.line)
+
+    def _earlier(self, run: RunLog) -> list[RunLog]:
+        """The runs before ``run`` in its file, the last first."""
+        if id(run) not in self._runs_before:
+            before = [r for r in self.logs if r.file == run.file and r.last_line < run.first_line]
+            self._runs_before[id(run)] = before[::-1]
+        return self._runs_before[id(run)]
+
+    @cached_property
+    def _runs_before(self) -> dict[int, list[RunLog]]:
+        return {}
 
     def find(self, pattern: str | re.Pattern[str], *, every_log: bool = False) -> list[tuple[str, int, str]]:
         """(file, line, text) of log lines with a fixed text or matching a regex; embedded source is left out.

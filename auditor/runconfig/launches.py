@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from markdown_it import MarkdownIt
@@ -64,11 +65,21 @@ class LaunchCommand:
 
     def setting(self, names: tuple[str, ...]) -> SettingValue | None:
         """The value this launch gives to one of ``names`` (lower case; flags with dashes as underscores)."""
+        if self._names.isdisjoint(names):
+            return None
         for source in (self.flags, self.env):
             for name, value in source.items():
-                if name.lstrip("-").replace("-", "_").lower() in names:
+                if _key(name) in names:
                     return value
         return None
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(_key(name) for name in (*self.flags, *self.env))
+
+
+def _key(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
 
 
 @dataclass(frozen=True)
