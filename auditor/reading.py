@@ -350,6 +350,31 @@ class Reading:
         # Walking the script once more is worth it only for branches that do something that a rule could ask about.
         return forced if matters else {}
 
+    def _shown(self, entry: ProgramIndex) -> Callable[[Sequence[ast.stmt]], bool]:
+        """Whether the claim's logs hold all that a branch prints, and something of it that nothing else prints."""
+        known: dict[int, bool] = {}
+        tree = entry.program.tree
+
+        def shown(body: Sequence[ast.stmt]) -> bool:
+            place = id(body[0])
+            if place not in known:
+                texts = [t for t in printed_in(body) if _pattern(t) is not None]
+                known[place] = bool(texts) and all(self._in_logs(t) for t in texts) and self._own(texts, tree)
+            return known[place]
+
+        return shown if self.run.claim_runs else lambda body: False
+
+    def _own(self, texts: list[str], tree: ast.Module | None) -> bool:
+        """Whether one of these texts is like no other that the script prints."""
+        everywhere: dict[int, list[str]] = self.__dict__.setdefault("_printed", {})
+        if id(tree) not in everywhere:
+            everywhere[id(tree)] = printed_in([tree]) if tree is not None else []
+        others = list(everywhere[id(tree)])
+        for text in texts:
+            if text in others:
+                others.remove(text)
+        return any(not any(re.search(_pattern(t) or "", o.replace(HOLE, "")) for o in others) for t in texts)
+
     def _in_logs(self, text: str) -> bool:
         return len(max(text.split(HOLE), key=len).strip()) >= 8 and bool(self.log_lines_like(text))
 
@@ -361,7 +386,8 @@ class Reading:
         entry = self.index(relative)
         if entry is None or entry.program.tree is None:
             return Trace()
-        interpreter = Interpreter(entry, _Siblings(self, relative), self._configuration, forced=forced)
+        siblings = _Siblings(self, relative)
+        interpreter = Interpreter(entry, siblings, self._configuration, forced=forced, shown=self._shown(entry))
         self._walks.append(interpreter)
         return interpreter.run()
 
@@ -913,8 +939,7 @@ def printed_in(body: Sequence[ast.AST]) -> list[str]:
         for node in walk(statement):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            name = ast.unparse(node.func) if isinstance(node.func, (ast.Name, ast.Attribute)) else ""
-            if "print" not in name and "log" not in name:
+            if not _tells(node.func):
                 continue
             first = node.args[0]
             if isinstance(first, ast.JoinedStr):
@@ -922,6 +947,16 @@ def printed_in(body: Sequence[ast.AST]) -> list[str]:
             elif isinstance(first, ast.Constant) and isinstance(first.value, str):
                 found.append(first.value)
     return found
+
+
+def _tells(function: ast.expr) -> bool:
+    """Whether a function is named like one that prints or logs, or belongs to something that is."""
+    while isinstance(function, ast.Attribute):
+        if "print" in function.attr or "log" in function.attr:
+            return True
+        function = function.value
+    name = function.id if isinstance(function, ast.Name) else ast.unparse(function)
+    return "print" in name or "log" in name
 
 
 def prints(text: str, line: str) -> bool:

@@ -221,7 +221,8 @@ class Interpreter:
     """One walk from the entry point. Afterwards :meth:`visit` tells what a branch that was left out would have done.
 
     ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
-    both branches ran, in different processes.
+    both branches ran, in different processes. ``shown`` tells whether the logs show that a branch ran: in a loop that
+    was some round, such as the last, and the other rounds went the other way.
     """
 
     def __init__(
@@ -231,8 +232,10 @@ class Interpreter:
         configuration: Configuration | None,
         *,
         forced: Mapping_[int, bool | None] | None = None,
+        shown: Callable[[Sequence[ast.stmt]], bool] | None = None,
     ) -> None:
         self.forced = forced or {}
+        self.shown = shown or (lambda body: False)
         self.scopes: list[Scope] = []
         self.classes: list[Class] = []
         self.entry = entry
@@ -570,6 +573,8 @@ class Interpreter:
         if id(node) in self.forced:
             truth = self.forced[id(node)]
             both = truth is None
+        elif truth is not None and test.settings and self.in_own_loop() and self.left_out_is_shown(node, truth):
+            truth, both = None, True
         elif truth and not test.settings and isinstance(node.body[-1], ast.Raise):
             # The run did not fail here: what is tested was set in a way that is not followed (a hook, a callback).
             truth = None
@@ -652,6 +657,14 @@ class Interpreter:
             return flows[0] if flows[0] == flows[1] else NEXT
         return None
 
+    def in_own_loop(self) -> bool:
+        """Whether the innermost loop is one of the function being followed."""
+        return bool(self.loops) and self.loops[-1].frame == self.frames[-1].id
+
+    def left_out_is_shown(self, node: ast.If, truth: bool) -> bool:
+        left_out = node.orelse if truth else node.body
+        return bool(left_out) and self.shown(left_out)
+
     def replaces_best(self, node: ast.If, test: Value) -> dict[str, frozenset[str]]:
         """``if loss < best: best = loss``: what the branch replaces, with the mark of the comparison."""
         seqs = {int(r[5:]) for r in test.roles if r.startswith("pick:")}
@@ -699,7 +712,7 @@ class Interpreter:
                     frames,
                     negated,
                     Resume(scope, state, self.forward_pass),
-                    repeated=bool(self.loops) and self.loops[-1].frame == frames[-1].id,
+                    repeated=self.in_own_loop(),
                 )
             )
 
