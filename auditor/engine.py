@@ -6,6 +6,7 @@ import difflib
 import gc
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import rules
 from auditor import __version__
@@ -88,22 +89,22 @@ def _audit(
     baseline: Record | None,
     progress: Callable[[str], None] | None,
 ) -> Verdict:
-    judged: list[tuple[int, Reading, FolderVerdict]] = []
+    judged: list[_Judged] = []
     for folder in submission.folders:
         if progress is not None:
             progress(f"reading {folder.path or 'the submission'}")
         judged.append(_judge(submission, folder, chosen, policy, baseline))
     # Of equals the last by name, which starts with a date, is the newest; stacked branches carry older ones along.
-    judged.sort(key=lambda j: (j[0], j[2].folder), reverse=True)
+    judged.sort(key=lambda j: (j.weight, j.verdict.folder), reverse=True)
     notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
     if not judged:
         return _nothing_to_judge(submission, chosen, policy, notes)
-    main = judged[0][2]
-    others = tuple(sorted((j[2] for j in judged[1:]), key=lambda f: f.folder))
+    main = judged[0].verdict
+    others = tuple(sorted((j.verdict for j in judged[1:]), key=lambda f: f.folder))
     if others:
         notes.append(
             f"The pull request touches {len(judged)} record folders; the claim is taken from {main.folder},"
-            f" {_why(judged[0][1])}."
+            f" {judged[0].why}."
         )
     # Folders that come along (stacked branches, older attempts) are judged and shown, but are not what is claimed.
     if any(o.verdict is Overall.VIOLATIONS_FOUND for o in others) and main.verdict is not Overall.VIOLATIONS_FOUND:
@@ -117,14 +118,23 @@ def _audit(
         run_config=main.run_config,
         outcomes=main.outcomes,
         other_folders=others,
-        not_checked=_not_checked(judged[0][1], chosen),
+        not_checked=judged[0].not_checked,
         tool=Tool(version=__version__),
     ).with_digest()
 
 
+class _Judged(NamedTuple):
+    """What is kept of a folder that was read: its verdict, how much speaks for it as the one with the claim and why."""
+
+    weight: int
+    why: str
+    not_checked: tuple[str, ...]
+    verdict: FolderVerdict
+
+
 def _judge(
     submission: Submission, folder: RecordFolder, chosen: Sequence[Rule], policy: Policy, baseline: Record | None
-) -> tuple[int, Reading, FolderVerdict]:
+) -> _Judged:
     reading = Reading(submission, folder, baseline)
     outcomes = tuple(_outcome(rule, reading, policy) for rule in chosen)
     deciding = frozenset(rule.slug for rule in chosen if rule.decides(policy))
@@ -135,8 +145,9 @@ def _judge(
         run_config=reading.run_config(s for o in outcomes for s in o.settings),
         outcomes=outcomes,
     )
-    reading.release()
-    return _claim_weight(reading), reading, verdict
+    judged = _Judged(_claim_weight(reading), _why(reading), _not_checked(reading, chosen), verdict)
+    reading.close()
+    return judged
 
 
 def _outcome(rule: Rule, reading: Reading, policy: Policy) -> Outcome:

@@ -391,10 +391,12 @@ class Reading:
         self._walks.append(interpreter)
         return interpreter.run()
 
-    def release(self) -> None:
-        """Let go of what only a visit to code that is switched off would need."""
+    def close(self) -> None:
+        """Let go of all that was read. Trees and values hold each other and would live until cycles are collected."""
         for interpreter in self._walks:
             interpreter.release()
+            vars(interpreter).clear()
+        vars(self).clear()
 
     @property
     def entry(self) -> ProgramIndex | None:

@@ -127,6 +127,7 @@ def read_program(file: SubmissionFile, siblings: Mapping[str, SubmissionFile]) -
     own = next((key for key, other in siblings.items() if other.path == file.path), file.name)
     evaluator = Evaluator(Files(f"{ROOT}/{own}", siblings, file), Budget())
     stage = evaluator.stage(source, evaluator.fresh_scope())
+    evaluator.release()
     return _choose(stage, program)
 
 

@@ -394,6 +394,18 @@ class Evaluator:
         self.statement: ast.stmt | None = None
         self.follow_all = True
         self.interesting: dict[int, bool] = {}
+        self.scopes: list[Scope] = []
+
+    def scope(self, parent: Scope | None = None) -> Scope:
+        """A scope that :meth:`release` lets go of."""
+        made = Scope(parent)
+        self.scopes.append(made)
+        return made
+
+    def release(self) -> None:
+        """Let go of all values: functions and their scopes hold each other, and with them the syntax tree."""
+        for scope in self.scopes:
+            scope.names = {}
 
     # ---- stages -------------------------------------------------------------------------------------------
 
@@ -470,7 +482,7 @@ class Evaluator:
 
     def fresh_scope(self) -> Scope:
         """The names a script starts with."""
-        scope = Scope()
+        scope = self.scope()
         scope.names |= {
             "__file__": self.files.script,
             "__name__": "__main__",
@@ -835,7 +847,7 @@ class Evaluator:
         return self.made("".join(parts))
 
     def comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp | ast.DictComp, scope: Scope) -> Any:
-        inner = Scope(scope)
+        inner = self.scope(scope)
         out: list[Any] = []
         unknown: list[Unknown] = []
 
@@ -998,7 +1010,7 @@ class Evaluator:
             return _unknown_of("a function that is not followed", *args, *kwargs.values())
         if self.calls >= MAX_CALL_DEPTH:
             raise LimitError(f"calls nested more than {MAX_CALL_DEPTH} deep")
-        scope = Scope(function.scope)
+        scope = self.scope(function.scope)
         parameters = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
         for name, default in zip(reversed(parameters), reversed(function.defaults), strict=False):
             scope.names[name] = default
