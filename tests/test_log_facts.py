@@ -265,3 +265,16 @@ def test_no_text_is_fatal(pieces: list[str]) -> None:
         assert told.first_line <= told.last_line
         assert all(t.line >= 1 for t in told.timers) and run.steps is not None
         _ = told.eval_timer, told.outside_eval_timer
+
+
+def test_a_line_that_adds_model_and_code_up() -> None:
+    """The model is what the total is without the code, whatever the line calls it."""
+    packed = facts(FIRST + "gptq_int6_brotli: 14,934,784 bytes | code: 90,756 | total: 15,025,540 (15.03MB)\n")
+    told = {(s.kind, s.bytes) for s in packed.sizes if s.line == FIRST.count("\n") + 1}
+    assert told == {("model", 14_934_784), ("code", 90_756), ("total", 15_025_540)}
+    keyed = facts(FIRST + "artifact_bytes:16132620 code_bytes:49461 total:16182081\n")
+    told = {(s.kind, s.bytes) for s in keyed.sizes if s.line == FIRST.count("\n") + 1}
+    assert told == {("model", 16_132_620), ("code", 49_461), ("total", 16_182_081)}
+    # Numbers that do not add up are no sum.
+    loose = facts(FIRST + "blob: 14,934,784 | code: 90,756 | total: 15,999,999 seen\n")
+    assert not [s for s in loose.sizes if s.bytes in (14_934_784, 15_999_999)]

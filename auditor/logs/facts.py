@@ -76,6 +76,9 @@ _BYTES = re.compile(
 )
 _BYTE_KEY = re.compile(r"(?:[Bb]ytes|BYTES|_size)(?:_\w+)?[\"']?\s*[:=]\s*\d[\d,_]{3,}\b(?!\.\d)")
 _KEY_COUNT = re.compile(r"(\w+)[\"']?\s*[:=]\s*(\d[\d,_]{3,})\b(?!\.\d)")
+_TOTAL_OF = re.compile(r"[Tt]otal(?:[_ ]?(?:bytes|size))?\s*[:=]\s*(\d[\d,_]{5,})(?![\d.])")
+_CODE_OF = re.compile(r"(?i)(?<![a-z])code(?:[_ ]?(?:bytes|size))?\s*[:=]\s*(\d[\d,_]{2,})(?![\d.])")
+_LABELLED = re.compile(r"([^\s:=|,;(][^:=|;(]*?)\s*[:=]\s*(\d[\d,_]{5,})(?![\d.])")
 _BYTE_NAME = re.compile(
     r"(?i)^\w*(?:code|artifact|model|total|submission)\w*_(?:bytes|size)$|^bytes_(?:total|code|model)$"
 )
@@ -255,10 +258,13 @@ def _sizes(run: RunLog) -> Iterator[Size]:
         if not any(at == line for _, at in found):
             label = PREFIX.sub("", match[1]).strip()
             found[label, line] = (label, float(match[2]) * _SCALE[match[3].lower()], False, line)
+    added = dict(_sums(run))
     sizes = [
         Size(label=label, bytes=round(n), kind=_size_kind(label), exact=exact, line=line)
         for label, n, exact, line in found.values()
+        if line not in added
     ]
+    sizes += [size for parts in added.values() for size in parts]
     sizes.sort(key=lambda s: s.line)
     for plain, raw in (("total", "total-raw"), ("model", "model-raw")):
         named = any(s.kind == plain and _CODEC.search(_bare(s.label)) for s in sizes)
@@ -266,6 +272,29 @@ def _sizes(run: RunLog) -> Iterator[Size]:
             if size.kind == plain and named and not _CODEC.search(_bare(size.label)):
                 sizes[i] = size.model_copy(update={"kind": raw})
     yield from sizes
+
+
+def _sums(run: RunLog) -> Iterator[tuple[int, tuple[Size, ...]]]:
+    """Lines that add a model and the code up: whatever the model is called, it is the total without the code."""
+    for match, number in run.scan(_TOTAL_OF, quiet=True):
+        line = PREFIX.sub("", run.log.index.line(number)[:600])
+        counted = _CODE_OF.search(line)
+        if counted is None:
+            continue
+        total, code = _digits(match[1]), _digits(counted[1])
+        model = next((m for m in _LABELLED.finditer(line) if _digits(m[2]) == total - code), None)
+        if model is None:
+            continue
+        parts: tuple[tuple[str, int, SizeKind], ...] = (
+            (model[1], total - code, "model"),
+            ("code", code, "code"),
+            (f"total {model[1]}", total, "total"),
+        )
+        yield number, tuple(Size(label=label, bytes=n, kind=kind, line=number) for label, n, kind in parts)
+
+
+def _digits(text: str) -> int:
+    return int(re.sub(r"\D", "", text))
 
 
 def _bare(label: str) -> str:

@@ -10,7 +10,8 @@ submission.json states.
 shipped bytes count. A readable script whose log counts it packed: merged records do the same, so it
 fits if that total does. The size of the raw checkpoint, which logs print next to the compressed one. A run
 of another seed or an ablation that the claim does not rest on. A log whose export is not the one submitted: a
-later quantiser made the claimed figure and the size stated with it. The cap is decimal: 16 MiB are too many.
+later quantiser made the claimed figure and the size stated with it. An export that is only printed, beside the
+one that is submitted. The cap is decimal: 16 MiB are too many.
 
 **How it is read.** For each run behind the claim: the compressed model from the log, the code as the log counts it,
 and the script's own bytes as shipped. All the totals are shown, since organisers have used either.
@@ -165,12 +166,35 @@ class OversizeArtifact(Rule):
                 Confidence.LOW,
                 _evidence(reading, run, code),
             )
+        other = _printed_beside(reading, run)
+        if other is not None:
+            return Finding(
+                Status.SUSPECT,
+                f"{reason}; but the size stated with the claim, which is within the cap, is printed in the same log:"
+                " another export than the one counted there seems to be the artifact, which a person must see.",
+                Confidence.LOW,
+                (*_evidence(reading, run, code), other),
+            )
         return Finding(
             Status.ACTIVE,
             f"{reason}.",
             Confidence.HIGH if run.exact else Confidence.MEDIUM,
             _evidence(reading, run, code),
         )
+
+
+def _printed_beside(reading: Reading, run: Measured) -> Evidence | None:
+    """Where the run prints a size within the cap that the claim states, other than the parts of the total counted."""
+    counted = {n for n in (run.model_bytes, run.logged) if n is not None}
+    for _, stated in _totals(reading.run.claim.raw, _ANY_SIZE):
+        if not 1_000_000 < stated <= ARTIFACT_CAP or stated in counted:
+            continue
+        digits = f"{stated:,}".replace(",", "[,_]?")
+        printed = re.compile(rf"(?<![\d.,]){digits}(?![\d.])")
+        for file, line, text in reading.run.find(printed):
+            if file == run.run.file:
+                return reading.log_evidence(file, line, text, "the size stated with the claim")
+    return None
 
 
 def _of_another(reading: Reading, measured: list[Measured]) -> bool:
@@ -299,6 +323,7 @@ def _evidence(reading: Reading, run: Measured, code: Script | None) -> tuple[Evi
 _TOTAL_KEY = re.compile(
     r"(?i)bytes_total|total_bytes|artifact\w*bytes|submission\w*bytes|bytes\w*artifact|artifact_size"
 )
+_ANY_SIZE = re.compile(r"(?i)bytes|size")
 _SIZE_KEY = re.compile(rf"{_TOTAL_KEY.pattern}|bytes_model|model\w*bytes")
 _NOT_A_TOTAL = re.compile(
     r"(?i)limit|cap\b|_cap|cap_|over|margin|headroom|slack|under|remaining|expected|estimat|budget"
@@ -458,6 +483,25 @@ OversizeArtifact.LEGAL = (
             "train.log": _log(18_612_734, 18_612_000, 734),
         },
         Status.SUSPECT,
+    ),
+    Example(
+        "an export over the cap is printed beside the one whose size is stated",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": '{"val_bpb": 1.2000, "bytes_packed_weights": 15612895}\n',
+            "train.log": "Packed weights: 15612895 bytes in 28 tensors\n" + _log(42_950_518, 42_949_784, 734),
+        },
+        Status.SUSPECT,
+    ),
+    Example(
+        "a later export, whose line adds model and code up under a name of its own",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": _JSON,
+            "train.log": _log(16_800_734, 16_800_000, 734)
+            + "gptq_int6_brotli: 14,934,784 bytes | code: 734 | total: 14,935,518 (14.94MB)\n",
+        },
+        Status.CLEAN,
     ),
     Example(
         "sizes are not told anywhere",
