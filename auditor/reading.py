@@ -667,6 +667,8 @@ class Reading:
             told = [m for m in near if _pattern(m.text or "") is not None]
             if not told:
                 continue
+            if self._silent_branch(told, event):
+                return False, None
             for message in told:
                 lines = self.log_lines_like(message.text or "")
                 if not lines:
@@ -679,6 +681,19 @@ class Reading:
                 return None, None
             return False, None
         return None, None
+
+    def _silent_branch(self, told: list[Event], event: Event) -> bool:
+        """Whether the logs hold what a function prints, but nothing of what the very branch of the event always prints.
+
+        A log of an earlier version of the script looks like that: the function ran, this branch of it did not.
+        """
+        within = [m for m in told if m.guards and _same_branch(m, event)]
+        depth = max((len(m.guards) for m in within), default=0)
+        own = [m for m in within if len(m.guards) == depth]
+        if not own or any(self.log_lines_like(m.text or "") for m in own):
+            return False
+        around = {_channel(m) for m in told if len(m.guards) < depth and self.log_lines_like(m.text or "")}
+        return all(_channel(m) in around for m in own) and self.log_is_whole
 
     def _announced(self, event: Event, depth: int) -> bool:
         """Whether the logs hold what callers print in the very branch that leads to the event."""
@@ -1041,6 +1056,11 @@ _BOOKKEEPING = frozenset(
         "perf_counter", "state_dict", "synchronize", "time", "to", "update", "write",
     }
 )  # fmt: skip
+
+
+def _channel(message: Event) -> str:
+    """By what a message is printed: the console may show what the log file lacks."""
+    return ast.unparse(message.node.func) if isinstance(message.node, ast.Call) else ""
 
 
 def _guards(event: Event) -> list[tuple[int, bool]]:

@@ -93,8 +93,8 @@ class TwoPassRescore(Rule):
         if idle is not None:
             return Finding(
                 Status.LATENT,
-                f"{idle.score.frames[-1].function} would score the tokens again, but the log lacks every line that it"
-                " prints: it did not run.",
+                f"{idle.score.frames[-1].function} would score the tokens again, but the log lacks every line that this"
+                " part of it prints: it did not run.",
                 Confidence.MEDIUM,
                 _places(reading, idle),
                 reading.call_path(idle.score),
@@ -302,8 +302,38 @@ def evaluate(model, val_tokens):
 model = GPT()
 val_tokens = load_tokens("fineweb_val_*.bin")
 """
+# Scripts that tell what they do, and the log of a run of the one with a second pass.
+_TOLD_FIRST = _FIRST + '    print(f"first pass done, loss {total / len(numbers):.6f}")\n'
+_TOLD_SECOND = _SECOND.replace(
+    "        again = 0.0\n", '        again = 0.0\n        print("second pass: first 50 chunks")\n'
+)
+_TOLD_MAIN = """
+model = GPT()
+print("weights and tokenizer loaded")
+print("evaluation of the validation split starts")
+result = evaluate(model, load_tokens("fineweb_val_*.bin"))
+print("evaluation of the validation split done")
+print(f"final val_bpb:{result:.4f}")
+"""
+_LOG = """\
+weights and tokenizer loaded
+evaluation of the validation split starts
+first pass done, loss 0.712300
+second pass: first 50 chunks
+evaluation of the validation split done
+final val_bpb:1.0276
+"""
 
 TwoPassRescore.VIOLATION = (
+    Example(
+        "the log shows the second pass",
+        {
+            "train_gpt.py": script(_CACHE, _TOLD_FIRST + _TOLD_SECOND + _END, _TOLD_MAIN),
+            "submission.json": '{"val_bpb": 1.0276}\n',
+            "train.log": _LOG,
+        },
+        Status.ACTIVE,
+    ),
     Example(
         "the first chunks are scored again with the full cache, and replace their first score",
         {"train_gpt.py": script(_CACHE, _FIRST + _SECOND + _END, _MAIN)},
@@ -329,6 +359,15 @@ TwoPassRescore.VIOLATION = (
     ),
 )
 TwoPassRescore.LEGAL = (
+    Example(
+        "the log holds what the evaluation prints, but not what its second pass always prints",
+        {
+            "train_gpt.py": script(_CACHE, _TOLD_FIRST + _TOLD_SECOND + _END, _TOLD_MAIN),
+            "submission.json": '{"val_bpb": 1.0276}\n',
+            "train.log": _LOG.replace("second pass: first 50 chunks\n", ""),
+        },
+        Status.LATENT,
+    ),
     Example(
         "one pass: each chunk is scored, then counted",
         {"train_gpt.py": script(_CACHE, _FIRST + _END, _MAIN)},
