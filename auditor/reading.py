@@ -685,12 +685,13 @@ class Reading:
     def _silent_branch(self, told: list[Event], event: Event) -> bool:
         """Whether the logs hold what a function prints, but nothing of what the very branch of the event always prints.
 
-        A log of an earlier version of the script looks like that: the function ran, this branch of it did not.
+        A log of an earlier version of the script looks like that: the function ran, this branch of it did not. Only of
+        a branch that the configuration decides: another may be taken by processes that do not log.
         """
         within = [m for m in told if m.guards and _same_branch(m, event)]
         depth = max((len(m.guards) for m in within), default=0)
         own = [m for m in within if len(m.guards) == depth]
-        if not own or any(self.log_lines_like(m.text or "") for m in own):
+        if not own or any(m.undecided or self.log_lines_like(m.text or "") for m in own):
             return False
         around = {_channel(m) for m in told if len(m.guards) < depth and self.log_lines_like(m.text or "")}
         return all(_channel(m) in around for m in own) and self.log_is_whole
