@@ -84,7 +84,7 @@ def check_nesting(text: str) -> None:
 T = TypeVar("T")
 
 
-def _with_room(work: Callable[[], T]) -> T:
+def with_room(work: Callable[[], T]) -> T:
     """``work()``, run in a thread with a large stack; its exception is raised here."""
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -452,11 +452,11 @@ def _bracket_excepts(text: str) -> tuple[str, list[int]]:
 def _newer(text: str) -> ast.Module:
     """Parse ``text`` by way of LibCST."""
     try:
-        return _with_room(lambda: _covered(text))
+        return with_room(lambda: _covered(text))
     except cst.CSTValidationError:
         # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
         spaced, blanks = _spaced(text)
-        return _unspaced(_with_room(lambda: _covered(spaced)), text, blanks)
+        return _unspaced(with_room(lambda: _covered(spaced)), text, blanks)
 
 
 def _line_by_line(text: str) -> ast.Module | None:
