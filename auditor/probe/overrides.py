@@ -120,6 +120,8 @@ class _Read:
     """Launch or log say so."""
     cast: str
     """int, float, bool, str: what the code makes of it, as far as it is plain."""
+    launched: str | None = None
+    """What a launch command sets it to."""
 
 
 def plan_overrides(
@@ -163,7 +165,9 @@ def plan_overrides(
             value = _small(read, size)
         if value is None and read.told and read.run is not None and read.run != read.default:
             value = _as_run(read)
-            if value is None:
+            if value is None and read.launched is not None:
+                value = _as_run(replace(read, run=read.launched))
+            if value is None and not (read.default or "").startswith(read.run.strip("[( ")):
                 notes.append(f"{read.name} stays at its default: {read.run[:60]!r} of the run could not be passed on")
         if value is None:
             continue
@@ -216,7 +220,17 @@ def _reads(reading: Reading, indexes: Iterable[ProgramIndex]) -> list[_Read]:
             **({"flag": name[2:]} if name.startswith("--") else {"env": name, "attribute": _attribute(reading, name)})
         )
         run = told.value
-        found.append(_Read(name, default, default if run is None else run, run is not None, casts.get(name, "")))
+        launched = [v.value for v in told.values if v.origin == "launch command"]
+        found.append(
+            _Read(
+                name,
+                default,
+                default if run is None else run,
+                run is not None,
+                casts.get(name, ""),
+                launched[-1] if launched else None,
+            )
+        )
     return found
 
 
@@ -437,7 +451,8 @@ def _chunk(value: float, size: Size) -> float:
 
 
 def _scaled_steps(value: float, size: Size) -> float:
-    return value if value <= 0 else max(1, round(value * size.iterations / max(size.run_steps, 1)))
+    """Training steps; a handful, or a part of one, counts something else."""
+    return value if value <= 8 else max(1, round(value * size.iterations / max(size.run_steps, 1)))
 
 
 def _part_of_width(value: float, size: Size) -> float:
@@ -517,6 +532,8 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r"(?:.*_)?(?:PARTIAL_)?(?:ROPE|ROTARY)_DIMS?", _rope),
     (r".*(?:MLP|FFN|FF)_?(?:HIDDEN|DIM)(?:_DIM|_SIZE)?|.*_HIDDEN|D_FF|D_ATTN|.*_DIMS?|DIM_.*", _part_of_width),
     (r".*_RANK|RANK_.*", _rank),
+    (r".*_PER_CHUNK", _at_most(3)),
+    (r".*CHUNK_?(?:TOKENS|SIZE|LEN|LENGTH)?(?:_TOKENS)?", _chunk),
     (r".*(?:NGRAM|PHRASE|CACHE|BACKOFF|COUNT).*(?:BUCKETS|TABLE_SIZE|HASH_SIZE|SLOTS|ENTRIES)", _counts),
     (r".*(?:GRAM|HASH).*_(?:VOCAB|SIZE|ROWS)|.*_BUCKETS|.*_VOCAB_SIZE", _table),
     # Time and steps.
@@ -526,8 +543,11 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r"(?:LOOP_|COMPILE_|RECUR_)?WARMUP_STEPS|.*COMPILE_WARMUP.*STEPS", _at_most(1)),
     (r".*EPOCHS?", _at_most(2)),
     (r".*(?:SLOT|TTT|ETLB|REFINE|BURST|GRAD|INNER|ADAPT|CALIB)\w*_(?:STEPS?|ITERS?|MAX_ITER)", _at_most(3)),
-    (r".*CALIB\w*_(?:BATCHES|SAMPLES|SEQS|DOCS|SHARDS)|.*_NSAMPLES|(?:GPTQ_)?(?:AR_|NUM_)?SEQS", _at_most(2)),
-    (r".*(?:_STEPS?|_ITERS?|_EVERY|_FREQ|_INTERVAL|_STEP_START)", _scaled_steps),
+    (
+        r".*CALIB\w*_(?:BATCHES|SAMPLES|SEQS|DOCS|SHARDS)|.*_N_?(?:SAMPLES|CALIB\w*)|(?:GPTQ_)?(?:AR_|NUM_)?SEQS",
+        _at_most(2),
+    ),
+    (r".*(?:_STEPS?|_ITERS?|_EVERY|_FREQ|_INTERVAL|_STEP_START|_WARMUP)", _scaled_steps),
     # Tokens.
     (r"(?:.*_)?TRAIN_BATCH_(?:TOKENS|SIZE)(?:_TOKENS)?|(?:TOTAL_)?BATCH_TOKENS", _batch_tokens),
     (r"(?:VAL|EVAL|TEST|SLIDING)\w*BATCH_(?:SIZE|TOKENS)", _evaluation_batch),
@@ -536,9 +556,10 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r".*MIN_DOC_LEN\w*", _length),
     (r"(?:.*_)?(?:SEQ|SEQUENCE|CONTEXT|CTX|DOC)(?:_\w+)?_?LEN(?:GTH)?(?:_\w+)?|CONTEXT_SIZE", _context),
     (r"(?:.*_)?STRIDE(?:_TOKENS)?", _stride),
-    (r".*CHUNK_?(?:TOKENS|SIZE|LEN|LENGTH)?(?:_TOKENS)?", _chunk),
     (r"VAL_(?:TOKENS_LIMIT|MAX_TOKENS|TOKEN_LIMIT)|(?:MAX_)?(?:VAL|EVAL)_TOKENS(?:_MAX)?", _part_of_validation),
     (r".*(?:_WINDOW|_WINDOW_SIZE|WINDOW_TOKENS)", _attention_window),
+    (r".*_MIN_TOKENS", _at_most(16)),
+    (r".*_SEQ", _attention_window),
     (r".*(?:_TOKENS|TOKEN_BUDGET)", _few_tokens),
     (r".*_DOCS", _some_documents),
     (r".*_SHARDS", _at_most(2)),
