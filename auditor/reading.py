@@ -16,6 +16,7 @@ from functools import cached_property
 import brotli
 
 from auditor.index.adaptation import Relation, Rescoring, printed_scores, relations, rescorings
+from auditor.index.imports import asks_for_lack, import_flags
 from auditor.index.interpreter import Interpreter
 from auditor.index.program_index import ProgramIndex, makes_tensor_leaf
 from auditor.index.tables import Tables
@@ -212,6 +213,19 @@ class Reading:
     def opened(self) -> list[ProgramIndex]:
         """The programs that were read: the entry script and what it imports."""
         return [i for i in self.__dict__.get("_indexes", {}).values() if i is not None]
+
+    def lacks_import(self, event: Event) -> bool:
+        """Whether an event comes about only where an optional import failed: ``if brotli is None: install()``."""
+        return any(
+            asks_for_lack(guard.node, self._import_flags(guard.program), negated=guard.negated)
+            for guard in event.guards
+        )
+
+    def _import_flags(self, program: Program) -> frozenset[str]:
+        cache: dict[int, frozenset[str]] = self.__dict__.setdefault("_flags_of_imports", {})
+        if id(program) not in cache:
+            cache[id(program)] = import_flags(program.tree) if program.tree is not None else frozenset()
+        return cache[id(program)]
 
     @cached_property
     def native_files(self) -> tuple[NativeSource, ...]:

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from auditor.unpack.walk import walk
+
 
 @dataclass(frozen=True)
 class Import:
@@ -71,6 +73,53 @@ def _of(body: list[ast.stmt], guarded: bool, branch: bool, function: ast.AST | N
         elif isinstance(statement, ast.Match):
             for case in statement.cases:
                 yield from _of(case.body, guarded, True, function)
+
+
+def import_flags(tree: ast.AST) -> frozenset[str]:
+    """Names that tell whether an optional import succeeded.
+
+    The modules that a guarded ``try`` binds, where a handler binds them to a constant (``except ImportError: zstd =
+    None``), and names that ``try`` and handler set to different constants (``HAVE_ZSTD = True`` / ``False``).
+    """
+    found: set[str] = set()
+    for node in walk(tree):
+        if not isinstance(node, ast.Try) or not any(isinstance(s, ast.Import | ast.ImportFrom) for s in node.body):
+            continue
+        bound = {
+            alias.asname or alias.name.split(".")[0]
+            for statement in node.body
+            if isinstance(statement, ast.Import | ast.ImportFrom)
+            for alias in statement.names
+        }
+        bound |= _constants_set(node.body) | _constants_set(node.orelse)
+        found |= bound & {name for handler in node.handlers for name in _constants_set(handler.body)}
+    return frozenset(found)
+
+
+def asks_for_lack(test: ast.expr, flags: frozenset[str], *, negated: bool = False) -> bool:
+    """Whether ``test`` (its opposite, if ``negated``) holds only where an optional import failed."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return asks_for_lack(test.operand, flags, negated=not negated)
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or if negated else ast.And):
+        return any(asks_for_lack(value, flags, negated=negated) for value in test.values)
+    if isinstance(test, ast.Name):
+        return negated and test.id in flags
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.left, ast.Name):
+        against = test.comparators[0]
+        if test.left.id not in flags or not isinstance(against, ast.Constant) or against.value not in (None, False):
+            return False
+        return isinstance(test.ops[0], ast.IsNot | ast.NotEq if negated else ast.Is | ast.Eq)
+    return False
+
+
+def _constants_set(body: list[ast.stmt]) -> set[str]:
+    return {
+        target.id
+        for statement in body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _is_main_guard(test: ast.expr) -> bool:

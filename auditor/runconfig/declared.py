@@ -75,7 +75,10 @@ def find_declaration(folder: RecordFolder, documents: tuple[Document, ...], prog
     base = program.rsplit("/", 1)[-1].lower()
     names = (base, *_PROVIDERS.get(base, ()))
     alternatives = "|".join(re.escape(n) for n in sorted(names, key=len, reverse=True))
-    pattern = re.compile(rf"(?i)(?<![\w.+/-])(?:{alternatives})(?![\w+]|-\w|\.\w)")
+    # A program that the folder ships is named by its path; for others a name behind a slash is another thing.
+    shipped = any(f.name.lower() == base and f.change != "deleted" for f in folder.files)
+    before = r"[\w.+-]" if shipped else r"[\w.+/-]"
+    pattern = re.compile(rf"(?i)(?<!{before})(?:{alternatives})(?![\w+]|-\w|\.\w)")
     negated = re.compile(rf"(?i){_NEGATED}(?:{alternatives})")
     weak: Declaration | None = None
     for strength, file, line, text in _places(folder, documents, pattern):

@@ -12,7 +12,8 @@ to count code bytes.
 **Legal look-alikes.** `nvidia-smi` and `git` queries, just-in-time compilation by torch or Triton,
 the C library itself, launchers that only start training, calls that the run's configuration
 switches off, installation fallbacks that run only when an import fails (`network-access` looks at
-those).
+those), also where the failure was noted first (`if brotli is None`). A pull request without record folder and
+claim has no set-up notes to declare anything in: told, as an advisory.
 
 **How it is read.** The trace lists every call that leaves Python, with its arguments, under the
 effective configuration. A call whose failure is caught, or that only runs when the program is
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 from auditor.index.commands import command_words, split_command
 from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE, Const, Value
+from auditor.needs import claims_nothing
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
@@ -101,7 +103,7 @@ class ExternalBinary(Rule):
         unsure: list[tuple[Call, str]] = []
         for call in calls:
             event = call.event
-            if any("<exception>" in g.settings for g in event.guards):
+            if any("<exception>" in g.settings for g in event.guards) or reading.lacks_import(event):
                 fallback.append(call)
                 continue
             ran, shown = reading.ran(event)
@@ -185,7 +187,7 @@ class ExternalBinary(Rule):
             tuple(evidence),
             reading.call_path(next(iter(by_program.values()))[0].event),
             tuple(sorted(settings)),
-            official=Effect.ACCEPTED if not undeclared else None,
+            official=Effect.ACCEPTED if not undeclared else Effect.ADVISORY if claims_nothing(reading) else None,
         )
 
     def _none(self, reading: Reading) -> Finding:
@@ -302,7 +304,12 @@ def _fires_anyway(event: Event) -> bool:
 
 
 def _asks_for_program(guard: object) -> bool:
+    """Whether a condition asks for what the machine holds: for a program or file, or for the tool that was picked."""
     node = getattr(guard, "node", None)
+    if isinstance(node, ast.Compare) and any(
+        isinstance(c, ast.Constant) and isinstance(c.value, str) for c in node.comparators
+    ):
+        return True
     text = ast.unparse(node) if isinstance(node, ast.expr) else ""
     return "which" in text or "exists" in text or "is_file" in text or text.isidentifier()
 
@@ -418,5 +425,66 @@ ExternalBinary.LEGAL = (
             )
         },
         Status.LATENT,
+    ),
+    Example(
+        "the same, with the failure noted first",
+        {
+            "train_gpt.py": script(
+                """
+                import subprocess
+                import sys
+
+                try:
+                    import brotli
+                except ImportError:
+                    brotli = None
+
+                if brotli is None:
+                    subprocess.check_call([sys.executable, "-m", "pip", "install", "brotli"])
+                    import brotli
+                """
+            )
+        },
+        Status.LATENT,
+    ),
+    Example(
+        "a compressor that is used only where it is found",
+        {
+            "train_gpt.py": script(
+                """
+                import shutil
+                import subprocess
+                import zlib
+
+                PACKER = "zlib"
+                if shutil.which("zpaq") is not None:
+                    PACKER = "zpaq"
+
+                def pack(data):
+                    if PACKER == "zpaq":
+                        subprocess.run(["zpaq", "a", "out.zpaq", "in.bin"], check=True)
+                        return open("out.zpaq", "rb").read()
+                    return zlib.compress(data)
+
+                artifact = pack(b"weights")
+                """
+            )
+        },
+        Status.SUSPECT,
+    ),
+    Example(
+        "a program that the folder ships and README names by its path",
+        {
+            "train_gpt.py": script(
+                """
+                import subprocess
+
+                subprocess.run(["./runtime/evaluator_bin", "model.bin"], check=True)
+                """
+            ),
+            "runtime/evaluator_bin": "ELF",
+            "README.md": "# Run\n\n- Evaluator: `runtime/evaluator_bin`, started by `train_gpt.py`\n",
+        },
+        Status.ACTIVE,
     ),
 )

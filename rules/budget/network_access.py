@@ -76,6 +76,8 @@ class NetworkAccess(Rule):
         fallbacks: list[tuple[Event, str, str]] = []
         for event, what in _fetches(trace):
             why = _fallback(event)
+            if why is None and reading.lacks_import(event):
+                why = "it only runs when an import fails"
             ran = reading.ran(event)[0] if why is None else None
             if why is None and (ran is False or (event.fallible and reading.failed(event))):
                 why = "the log shows that it did not run"
