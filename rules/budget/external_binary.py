@@ -113,7 +113,7 @@ class ExternalBinary(Rule):
                 ran, shown = _minified(reading, ran, shown)
             if ran is False:
                 did_not_run.append((call, "the log shows that it did not run"))
-            elif event.undecided and ran is None and not _fires_anyway(event):
+            elif event.undecided and ran is None and not _fires_anyway(event) and not _declared_pick(reading, call):
                 unsure.append((call, "whether it runs depends on something the submission's files do not settle"))
             elif not call.program:
                 unsure.append((call, "what it runs could not be resolved"))
@@ -303,12 +303,23 @@ def _fires_anyway(event: Event) -> bool:
     return all(not g.settings and not _asks_for_program(g) for g in event.undecided)
 
 
+def _declared_pick(reading: Reading, call: Call) -> bool:
+    """Whether all that is open is which tool was picked, and the set-up notes name this one."""
+    undecided = call.event.undecided
+    return all(not g.settings and _asks_which(g.node) for g in undecided) and bool(reading.run.declared(call.program))
+
+
+def _asks_which(test: ast.expr) -> bool:
+    """Whether a condition asks which of several named things was picked: ``COMPRESSOR == "lrzip"``."""
+    return isinstance(test, ast.Compare) and any(
+        isinstance(c, ast.Constant) and isinstance(c.value, str) for c in test.comparators
+    )
+
+
 def _asks_for_program(guard: object) -> bool:
     """Whether a condition asks for what the machine holds: for a program or file, or for the tool that was picked."""
     node = getattr(guard, "node", None)
-    if isinstance(node, ast.Compare) and any(
-        isinstance(c, ast.Constant) and isinstance(c.value, str) for c in node.comparators
-    ):
+    if isinstance(node, ast.Compare) and _asks_which(node):
         return True
     text = ast.unparse(node) if isinstance(node, ast.expr) else ""
     return "which" in text or "exists" in text or "is_file" in text or text.isidentifier()
