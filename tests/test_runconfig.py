@@ -261,6 +261,14 @@ def test_declared_programs() -> None:
         assert evidence.declared(absent) is None
 
 
+def test_a_shipped_program_is_named_by_its_path() -> None:
+    files = {"README.md": "# X\n\n- Evaluator: `runtime/evaluator_bin`\n- not `other/zstd`\n"}
+    assert collect(files).declared("evaluator_bin") is None
+    named = collect(files | {"runtime/evaluator_bin": "ELF"}).declared("./runtime/evaluator_bin")
+    assert named is not None and (named.strength, named.line) == ("mentioned", 3)
+    assert collect(files).declared("zstd") is None
+
+
 def test_a_system_package_is_declared_in_a_comment_of_the_requirements() -> None:
     asked = collect({"requirements.txt": "torch\n# System dep (apt): lrzip (packs the groups)\n"}).declared("lrzip")
     assert asked is not None and (asked.strength, asked.line) == ("declared", 2)

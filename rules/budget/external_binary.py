@@ -483,16 +483,6 @@ ExternalBinary.LEGAL = (
         },
         Status.SUSPECT,
     ),
-    Example(
-        "a program that the folder ships and README names by its path",
-        {
-            "train_gpt.py": script(
-                """
-                import subprocess
-
-                subprocess.run(["./runtime/evaluator_bin", "model.bin"], check=True)
-                """
-            ),
             "runtime/evaluator_bin": "ELF",
             "README.md": "# Run\n\n- Evaluator: `runtime/evaluator_bin`, started by `train_gpt.py`\n",
         },
