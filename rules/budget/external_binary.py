@@ -39,6 +39,7 @@ from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE, Const, Value
 from auditor.needs import claims_nothing
 from auditor.reading import Reading
+from auditor.submission import SubmissionKind
 from auditor.unpack.walk import walk
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -187,7 +188,7 @@ class ExternalBinary(Rule):
             tuple(evidence),
             reading.call_path(next(iter(by_program.values()))[0].event),
             tuple(sorted(settings)),
-            official=Effect.ACCEPTED if not undeclared else Effect.ADVISORY if claims_nothing(reading) else None,
+            official=Effect.ACCEPTED if not undeclared else Effect.ADVISORY if _no_submission(reading) else None,
         )
 
     def _none(self, reading: Reading) -> Finding:
@@ -219,6 +220,11 @@ class ExternalBinary(Rule):
             Confidence.HIGH,
             tuple(reading.at(e, "a query, not counted") for e in reading.trace.of(Kind.EXTERNAL)[:2]),
         )
+
+
+def _no_submission(reading: Reading) -> bool:
+    """Whether a pull request changes code elsewhere and claims nothing: there are no notes to declare anything in."""
+    return reading.submission.kind is not SubmissionKind.RECORD and claims_nothing(reading)
 
 
 COMPILERS = {"gcc", "g++", "cc", "c++", "clang", "clang++", "nvcc", "cl", "make", CPP_EXTENSION}
@@ -482,10 +488,5 @@ ExternalBinary.LEGAL = (
             )
         },
         Status.SUSPECT,
-    ),
-            "runtime/evaluator_bin": "ELF",
-            "README.md": "# Run\n\n- Evaluator: `runtime/evaluator_bin`, started by `train_gpt.py`\n",
-        },
-        Status.ACTIVE,
     ),
 )
