@@ -465,9 +465,10 @@ def _by_value(runs: tuple[RunLog, ...], value: Decimal, source: str, claim: Clai
 def _last_result(runs: tuple[RunLog, ...], value: Decimal | None) -> ReportedLabel | None:
     depth = min(r.file.count("/") for r in runs)
     shallow = [r for r in runs if r.file.count("/") == depth]
-    run = next((r for r in shallow if r.final_metrics), None)
-    if run is None:
+    ends = [(r, r.final_metrics[-1]) for r in shallow if r.final_metrics]
+    if not ends:
         return None
-    metric = run.final_metrics[-1]
+    # Logs of several configurations: the one that comes nearest is the likeliest to be meant.
+    run, metric = ends[0] if value is None else min(ends, key=lambda end: abs(end[1].bpb - value))
     why = f"no log line equals the claim {value}" if value is not None else "no claimed figure was found"
     return _report(metric, run, f"{why}; this is the last result in the log", [run], [], linked=False)

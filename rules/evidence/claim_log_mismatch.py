@@ -59,6 +59,7 @@ OPENING = 12
 MATERIAL = Decimal("0.00005")
 """Bits per byte. Smaller differences are slips of the pen: they change no place on any leaderboard."""
 LATE_MS = 601_000
+_COMPUTED = re.compile(r"(?i)correct|adjust|offset|inflat|normali[sz]|subtract|minus|extrapolat|project|estimat")
 _THREE_SEEDS = re.compile(r"(?:three|3)_?seeds?(?!.*(?:pending|missing|todo))|seeds?_?(?:three|3)$")
 _SMALL = re.compile(r"under_?16_?mb|fits_?(?:in_?)?16|within_(?:16|cap|size)|size_ok|artifact_ok|under_cap")
 _IN_TIME = re.compile(r"train(?:ing)?_?(?:time)?_?under|under_600s?_train|train_within")
@@ -245,7 +246,7 @@ class ClaimLogMismatch(Rule):
                 Confidence.MEDIUM,
                 (place, _of(reading, passing), *lines),
             )
-        lenient = _no_deceit(reading, head, rows, figures, difference)
+        lenient = _no_deceit(reading, head, rows, figures, difference, len(wrong))
         if lenient is not None:
             return Finding(Status.SUSPECT, lenient, Confidence.LOW, (place, *lines))
         certain = head.stated and not open_logs and all(r.final_metrics for r in run.claim_runs)
@@ -262,9 +263,17 @@ class ClaimLogMismatch(Rule):
 
 
 def _no_deceit(
-    reading: Reading, head: Headline, rows: list[ClaimedFigure], figures: list[Decimal], difference: str
+    reading: Reading,
+    head: Headline,
+    rows: list[ClaimedFigure],
+    figures: list[Decimal],
+    difference: str,
+    contradicted: int,
 ) -> str | None:
-    """Why a headline that the logs do not show need not be a wrong claim, or None."""
+    """Why a headline that the logs do not show need not be a wrong claim, or None.
+
+    ``contradicted`` counts the stated rows for which the log of the same seed shows another figure.
+    """
     stated = [f.value for f in rows] or [v for _, v in reading.run.claim.seed_values()]
     for whole in (Decimal(1), Decimal(-1)):
         if combined(stated or figures, head.value + whole) == "mean" and combined(figures, head.value + whole):
@@ -286,7 +295,21 @@ def _no_deceit(
                 f"The claimed {head.value} is not in the logs ({difference}); the document states the logged figure as"
                 " that of another evaluation, and the script does not print it: ask for the log of the claimed one."
             )
+    mean = sum(figures, Decimal(0)) / len(figures)
+    here = _told_in_readme(reading, head.value)
+    there = set().union(*(_told_in_readme(reading, value) for value in (*figures, mean)))
+    if head.stated and contradicted < 2 and here and there and not here & there and not _computed(reading, here):
+        return (
+            f"The claimed {head.value} is not in the logs ({difference}); the document states the logged figure beside"
+            " it, as that of another run or evaluation: ask for the log of the claimed one."
+        )
     return None
+
+
+def _computed(reading: Reading, lines: set[int]) -> bool:
+    """Whether the first document says that the figure on these lines is a corrected or extrapolated one."""
+    first = reading.run.documents[0]
+    return any(_COMPUTED.search(reading.line_text(first.file, n) or "") for n in lines)
 
 
 def _told_in_readme(reading: Reading, value: Decimal) -> set[int]:
@@ -534,6 +557,15 @@ _TABLE = (
 ClaimLogMismatch.VIOLATION = (
     Example("an offset was taken off the mean", _submission('{"val_bpb": 1.2261}', **_THREE), Status.ACTIVE),
     Example(
+        "a figure that the document itself calls corrected, beside the logged one",
+        _submission(
+            '{"val_bpb": 1.2261}',
+            "# Run\n\n- val_bpb as logged: 1.2311\n- val_bpb corrected for the inflation: 1.2261\n",
+            **_THREE,
+        ),
+        Status.ACTIVE,
+    ),
+    Example(
         "another figure than the log's",
         _submission('{"val_bpb": 1.2214, "seed": 7}', train=_log(7, 1.23112345)),
         Status.ACTIVE,
@@ -588,6 +620,27 @@ ClaimLogMismatch.LEGAL = (
             train="Summary of the runs\n  val_bpb: 1.2311\n",
         )
         | {"train_gpt.py": script(_EVALUATION)},
+        Status.SUSPECT,
+    ),
+    Example(
+        "the log of another variant than the claimed one, and both are stated",
+        _submission(
+            '{"val_bpb": 1.22713, "seed": 7}',
+            "# A study\n\n| Variant | val_bpb |\n|---|---|\n| fused, fourth | 1.22713 |\n| fused, fifth | 1.23112 |\n"
+            "\ntrain.log is of the fifth.\n",
+            train=_log(7, 1.23112345),
+        ),
+        Status.SUSPECT,
+    ),
+    Example(
+        "logs of two configurations: the claim is compared with those of its own",
+        _submission(
+            '{"mean_val_bpb": 1.1316, "seed_results": {"7": 1.1316, "8": 1.1317}}',
+            one_seed7=_log(7, 1.23112345),
+            one_seed8=_log(8, 1.23171234),
+            two_seed7=_log(7, 1.13112345),
+            two_seed8=_log(8, 1.13151234),
+        ),
         Status.SUSPECT,
     ),
     Example("the best seed", _submission('{"val_bpb": 1.2305}', **_THREE), Status.CLEAN),

@@ -16,7 +16,8 @@ validation tokens are `prequant-ttt`.
 **How it is read.** The trace notes each forward pass that live hooks see, with the split its tokens were read from, and
 what the hooks keep is followed to the artifact or the loaded state. Validation tokens on both ends, before the reported
 evaluation scores its first token, are active. Where the tokens come from validation on one path and from elsewhere on
-another and the run's files do not decide which, or where no use of the statistics is seen, the finding is suspect.
+another and the run's files do not decide which, where the pass is a fallback for statistics that were to be gathered
+before, or where no use of the statistics is seen, the finding is suspect.
 Calibration without hooks (a network that records its own inputs) is seen only as far as its data goes into the
 artifact.
 
@@ -28,7 +29,9 @@ self-generated calibration is "interesting and probably legal", and was merged a
 
 from __future__ import annotations
 
-from auditor.index.trace import Event, Kind, Trace
+import ast
+
+from auditor.index.trace import Event, Guard, Kind, Trace
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
@@ -168,11 +171,25 @@ def _open_question(event: Event, use: Event | None, ran: bool | None, first: Eve
         return "no evaluation that prints a result was found to order it against"
     if [g for g in event.undecided if g.settings and "<exception>" not in g.settings] and ran is None:
         return "a setting on the path is not known for this run"
+    if ran is None and any(not g.settings and _asks_for_lack(g) for g in event.undecided):
+        return "only where nothing was gathered before, which the files do not settle"
     if event.roles & {"train", "nn"}:
         return "on another path the tokens come from elsewhere, and which path ran is not known"
     if use is None:
         return "no use of what is gathered was found"
     return None
+
+
+def _asks_for_lack(guard: Guard) -> bool:
+    """Whether a condition asks for something to be empty or None: what stands below is a fallback."""
+    test, negated = guard.node, guard.negated
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        test, negated = test.operand, not negated
+        return negated and isinstance(test, (ast.Name, ast.Attribute))
+    if isinstance(test, ast.Compare) and isinstance(test.comparators[0], ast.Constant):
+        operator = ast.IsNot if negated else ast.Is
+        return test.comparators[0].value is None and isinstance(test.ops[0], operator)
+    return negated and isinstance(test, (ast.Name, ast.Attribute))
 
 
 def _use(trace: Trace, event: Event) -> Event | None:
@@ -310,6 +327,17 @@ ValCalibration.VIOLATION = (
 )
 
 ValCalibration.LEGAL = (
+    Example(
+        "validation tokens only where training gathered nothing",
+        _with(
+            "hessians = {}",
+            "if float(train_tokens.float().mean()) > 500:",
+            "    hessians = gather(model, train_tokens[:65536].split(1024))",
+            "if not hessians:",
+            "    hessians = gather(model, val_tokens[:65536].split(1024))",
+        ),
+        Status.SUSPECT,
+    ),
     Example(
         "Hessians from training shards",
         _with("hessians = gather(model, train_tokens[:65536].split(1024))"),
