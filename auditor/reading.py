@@ -56,6 +56,15 @@ _OWN_NON_RECORD = re.compile(
     """
 )
 """A sentence by which a text calls its own submission a non-record one."""
+_CLAIMS_NOTHING = re.compile(
+    r"""(?ix)
+    \bthis \s+ (?: is | was | run | submission | entry | PR | result | folder )\b [^.\n]{0,60}?
+    \b not \b [\s*_]* (?: (?: an? | intended | meant | offered | submitted | as | for | the ) \s+ ){0,4}
+    [*_]* (?: competitive | record | leaderboard ) (?: -\w+ )? [*_]* \s+ (?: \w+ \s+ )?
+    [*_]* (?: entry | submission | claim | attempt | bid ) \b
+    """
+)
+"""A sentence by which a text says of itself that no record is claimed, in other words."""
 MAX_SWITCHES = 3
 
 
@@ -158,7 +167,10 @@ class Reading:
         if _NON_RECORD.search(told) or any(_NON_RECORD.search(text) for text in prose[:6]):
             return True
         said = [str(raw.get(k, "")) for k in ("name", "title", "blurb", "description", "notes", "note")]
-        return any(_NON_RECORD.search(text) and _OWN_NON_RECORD.search(text) for text in (*said, *prose))
+        return any(
+            (_NON_RECORD.search(text) and _OWN_NON_RECORD.search(text)) or _CLAIMS_NOTHING.search(text)
+            for text in (*said, *prose)
+        )
 
     @cached_property
     def seed_runs(self) -> SeedRuns:

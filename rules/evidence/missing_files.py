@@ -137,7 +137,7 @@ class MissingFiles(Rule):
             if claimed and len(claimed) + len(files_with) <= max(len(reading.run.claim.seeds), 2) and known:
                 lacking.append(f"the log of seed {', '.join(map(str, claimed[:5]))}")
                 evidence.append(_claim_place(reading))
-        if lacking and not evidence and reading.run.claim.file is not None:
+        if lacking and not evidence and reading.run.claim.val_bpb_line is not None:
             evidence.append(_claim_place(reading))
         return lacking, evidence, minor
 
