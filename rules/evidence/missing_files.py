@@ -137,7 +137,7 @@ class MissingFiles(Rule):
             if claimed and len(claimed) + len(files_with) <= max(len(reading.run.claim.seeds), 2) and known:
                 lacking.append(f"the log of seed {', '.join(map(str, claimed[:5]))}")
                 evidence.append(_claim_place(reading))
-        if lacking and not evidence and reading.run.claim.val_bpb_line is not None:
+        if lacking and not evidence and reading.run.claim.file is not None:
             evidence.append(_claim_place(reading))
         return lacking, evidence, minor
 
@@ -190,9 +190,8 @@ def _claim_place(reading: Reading) -> Evidence:
     claim = reading.run.claim
     line = claim.val_bpb_line or 1
     text = reading.line_text(claim.file or "", line) or ""
-    return Evidence(
-        file=claim.file or "submission.json", line=line, column=1, snippet=text[:200], role="what is claimed"
-    )
+    role = "what is claimed" if claim.val_bpb_line is not None else "among the files that are there"
+    return Evidence(file=claim.file or "submission.json", line=line, column=1, snippet=text[:200], role=role)
 
 
 def _log_place(reading: Reading) -> Evidence:
