@@ -2132,7 +2132,7 @@ class Interpreter:
         if name == "argsort" or (name == "sort" and keywords):
             marks = self.reorder(node, holder, "sorted")
             holder.roles |= marks if name == "sort" else EMPTY
-            return Value(roles=holder.roles | marks)
+            return Value(roles=_placed(holder.roles, name) | marks)
         if name.endswith("_") and not name.startswith("_"):
             owned = any(r.startswith(("param:", "leaf:")) for r in holder.roles)
             if name in ("zero_", "fill_"):
@@ -2219,7 +2219,7 @@ class Interpreter:
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
         if name in PLACING:
-            roles = frozenset(r for r in roles if not r.startswith("counted:"))
+            roles = _placed(roles, name)
         made = Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
         if name == "gather" and "nn" in holder.roles and "val" in given:
             made.roles |= {"realised"}
@@ -2519,7 +2519,9 @@ class Interpreter:
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
             roles |= {"realised"} if leaf != "log_softmax" and "val" in roles else EMPTY
         if leaf in PLACING:
-            roles = frozenset(r for r in roles if not r.startswith("counted:"))
+            roles = _placed(roles, leaf)
+        if leaf == "decompress" and "val" in roles and "nn" not in roles:
+            roles |= {"file"}  # validation tokens that were packed, as good as read from a file
         result = Value(roles=_through_call(roles) | counts, settings=settings_of(values), text=None)
         if leaf in ("argsort", "lexsort") and arguments:
             result.roles |= self.reorder(node, arguments[0], "sorted")
@@ -2772,7 +2774,7 @@ class Interpreter:
             roles |= {"boundary"}  # tokens compared with a value: where documents start
         if equality and "stored" in roles and "val" in roles:
             for stored, tokens in (values, values[::-1]):
-                if "stored" in stored.roles and "val" in tokens.roles - stored.roles and "nn" not in roles:
+                if "stored" in stored.roles - tokens.roles and "val" in tokens.roles and "nn" not in roles:
                     roles |= {f"match:{self.emit(Kind.MATCH, node, roles=roles).seq}"}
                     break
         if len(values) == 2 and isinstance(node.ops[0], (ast.Lt, ast.LtE, ast.Gt, ast.GtE)):
@@ -3539,6 +3541,13 @@ def _alike(values: Iterable[Value]) -> list[Any]:
 
 
 @lru_cache(maxsize=4096)
+def _placed(roles: frozenset[str], name: str) -> frozenset[str]:
+    """The roles of places: neither counted tokens nor, unlike a running sum, losses (``argsort(losses)``)."""
+    if "realised" in roles and name != "cumsum":
+        roles -= {"realised", "nn"}
+    return frozenset(r for r in roles if not r.startswith("counted:"))
+
+
 def _through_call(roles: frozenset[str]) -> frozenset[str]:
     """Roles that survive a call that is not entered: data does, positions in a loop do not."""
     return frozenset(r for r in roles if r != "iter" and not r.startswith("optstate:"))

@@ -11,7 +11,8 @@ no selection among several executions on observed outcomes).
 **Legal look-alikes.** `min` and `torch.minimum` on clipping ranges of a quantiser, learning rates, window ends; a
 floor or ceiling on a loss or probability (`torch.maximum(p, eps)`); the maximum inside a log-sum-exp; mixtures whose
 weights are fixed before the token is seen; the best checkpoint chosen by a validation loss; a comparison that is
-only counted or printed.
+only counted or printed; places found by sorting losses, which are compared as places (`paid-prefix` and
+`two-pass-rescore` look at what is done there).
 
 **How it is read.** The trace marks losses and probabilities of the tokens that did come (a cross entropy, a gather at
 the targets, a pass that is given them). Where two of these are compared, or the smaller one is taken, or a result
@@ -298,6 +299,31 @@ model.embed.weight.data = clip(model.embed.weight.data, torch.tensor(1.0))
                             wins += 1
                         total += loss
                     print(f"better in {wins} windows")
+                    return total / val_tokens.numel()
+                """,
+                _HEAD + 'print(f"final val_bpb:{evaluate(model, GPT(), val_tokens):.4f}")\n',
+            )
+        },
+        Status.CLEAN,
+    ),
+    Example(
+        "places that a sort of losses gave are compared with a window's bounds",
+        {
+            "train_gpt.py": script(
+                """
+                def evaluate(model, other, val_tokens):
+                    total = torch.zeros(())
+                    with torch.no_grad():
+                        first = F.cross_entropy(other(val_tokens[:-1], None), val_tokens[1:], reduction="none")
+                    hard = torch.argsort(first)[:10]
+                    for i in range(0, val_tokens.numel() - 1, 1024):
+                        x, y = val_tokens[i : i + 1024], val_tokens[i + 1 : i + 1025]
+                        with torch.no_grad():
+                            loss = model(x, y)
+                        low, high = max(i, int(hard[0])), min(i + 1024, int(hard[-1]))
+                        if low < high:
+                            loss = loss * 1.0
+                        total += loss
                     return total / val_tokens.numel()
                 """,
                 _HEAD + 'print(f"final val_bpb:{evaluate(model, GPT(), val_tokens):.4f}")\n',

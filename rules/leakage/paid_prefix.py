@@ -2,8 +2,8 @@
 
 **What it catches.** A file that is no data shard is read at evaluation, and what it holds is compared, place by place,
 with the validation tokens: where they agree, the loss is struck out or lowered. The file is a copy of the answers (a
-"paid prefix", blocks of hard tokens, corrections of the model's worst errors). Or the run itself writes
-validation tokens to a file.
+"paid prefix", blocks of hard tokens, corrections of the model's worst errors). The same with tokens that the run itself
+packs and unpacks. Or the run writes validation tokens to a file.
 
 **Why it breaks the score.** Stored answers say nothing about how well the model compresses text it has not seen, even
 when their bytes are counted.
@@ -13,7 +13,8 @@ the tokenizer and its byte tables; byte counts of the validation shards shipped 
 comparisons of tokens with a document mark, with the model's own guess or with earlier tokens; the same code with no
 file to read.
 
-**How it is read.** What is read from a file that is no shard is followed through decompression and slicing. An equality
+**How it is read.** What is read from a file that is no shard, and validation tokens that come out of a decompressor,
+are followed through slicing. An equality
 of a moving piece of it with validation tokens, whose result reaches the reported sum, is active. Validation tokens
 written to a file without having passed a network are suspect: what reads them, the trace does not say. A file
 whose content is used in another way (as a logit correction at listed positions) is not told from a table made from
@@ -164,6 +165,27 @@ PaidPrefix.VIOLATION = (
                 _MAIN.format(
                     stored='stored = unpack(os.environ.get("PREFIX", "prefix.xz"))',
                     use="loss = torch.where(stored[start : start + 1024] == chunk[1:], 0.0, loss)",
+                ),
+            )
+        },
+        Status.ACTIVE,
+    ),
+    Example(
+        "the hardest blocks, packed by the run itself",
+        {
+            "train_gpt.py": "import lzma\n\n"
+            + script(
+                """
+                def pack_hardest(model, tokens):
+                    nll = torch.cat([losses(model, tokens[i : i + 1025]) for i in range(0, tokens.numel() - 1, 1024)])
+                    worst = np.argsort(-nll.view(-1, 256).sum(dim=1).numpy())[:100] * 256
+                    blocks = np.stack([tokens[s : s + 256].numpy() for s in worst.tolist()])
+                    return lzma.compress(blocks.tobytes())
+                """,
+                _MAIN.format(
+                    stored="stored = torch.from_numpy(np.frombuffer("
+                    "lzma.decompress(pack_hardest(model, val_tokens)), dtype=np.uint16))",
+                    use="loss = loss * (stored[start : start + 1024] != chunk[1:]).float()",
                 ),
             )
         },
