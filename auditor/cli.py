@@ -1,4 +1,4 @@
-"""The command line: ``auditor audit``, ``auditor rules``, ``auditor benchmark`` and ``auditor schema``.
+"""The command line: ``auditor audit``, ``auditor probe``, ``auditor rules``, ``auditor benchmark``, ``auditor schema``.
 
 Heavy imports (libgit2, LibCST, pydantic) wait inside the commands, so that ``--help`` and a mistyped option
 answer at once.
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,8 @@ from auditor.errors import AuditorError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from auditor.probe.result import ProbeReport
+    from auditor.reading import Reading
     from auditor.significance import Record
     from auditor.verdict import Overall, Verdict
     from rules.base import Rule
@@ -54,9 +57,17 @@ class Format(StrEnum):
     SUMMARY = "summary"
 
 
+class ProbeFormat(StrEnum):
+    """The formats of a probe report."""
+
+    TERMINAL = "terminal"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
 app = typer.Typer(
     name="auditor",
-    help="A referee for openai/parameter-golf: reads a submission, never runs it, and shows the evidence.",
+    help="A referee for openai/parameter-golf: reads a submission and shows the evidence; probes run it in a sandbox.",
     epilog=EXIT_CODES,
     add_completion=False,
     invoke_without_command=True,
@@ -87,6 +98,12 @@ def exit_code(overall: Overall) -> int:
     return {"no-violation-found": 0, "violations-found": 1, "needs-review": 3}[overall.value]
 
 
+def probe_exit_code(report: ProbeReport) -> int:
+    """The exit code that stands for a probe report: a probe that could not run leaves its question open."""
+    statuses = {result.status.value for result in report.results}
+    return 1 if "violated" in statuses else 3 if "could-not-run" in statuses else 0
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         _emit(f"auditor {__version__}\n")
@@ -105,34 +122,50 @@ def _root(
         raise typer.Exit(FAILED)
 
 
+_Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A pull request (its address, or owner/repo#number), a folder, or a train_gpt.py.",
+        show_default=False,
+    ),
+]
+_Mirror = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="AUDITOR_MIRROR",
+        help="A bare git repository with refs/pull/*/head; pull requests are read from it, offline.",
+        metavar="DIR",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(help="Write the report to this file instead.", metavar="FILE", show_default=False),
+]
+_Timeout = Annotated[float, typer.Option(help="For all probes together.", metavar="SECONDS", min=1.0)]
+_NoSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--no-sandbox",
+        help="Run the submission's code with your own rights: it can read, write and send whatever you can."
+        " The report says so.",
+    ),
+]
+TIMEOUT = 600.0
+"""Seconds for all probes of one submission."""
+
+
 @app.command(epilog=EXIT_CODES)
 def audit(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A pull request (its address, or owner/repo#number), a folder, or a train_gpt.py.",
-            show_default=False,
-        ),
-    ],
-    mirror: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="AUDITOR_MIRROR",
-            help="A bare git repository with refs/pull/*/head; pull requests are read from it, offline.",
-            metavar="DIR",
-            show_default=False,
-        ),
-    ] = None,
+    source: _Source,
+    mirror: _Mirror = None,
     policy: Annotated[
         PolicyName,
         typer.Option(help="official: rulings as applied. strict: the letter of issue #1017 and the README."),
     ] = PolicyName.OFFICIAL,
     report_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TERMINAL,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Write the report to this file instead.", metavar="FILE", show_default=False),
-    ] = None,
+    output: _Output = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(help="Check this rule only; may be given several times.", metavar="SLUG", show_default=False),
@@ -150,20 +183,53 @@ def audit(
         bool,
         typer.Option("--verbose", "-v", help="Give the reason of every rule, and the places of what is switched off."),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also run its code, tiny and on a CPU, in a sandbox, and count what that shows."),
+    ] = False,
+    timeout: _Timeout = TIMEOUT,
+    no_sandbox: _NoSandbox = False,
 ) -> None:
-    """Audit one submission. Its code is read, never run."""
+    """Audit one submission. Its code is read, and run only with --probe."""
     slugs = _known_slugs(rule) if rule else None
     against = _baseline(baseline) if baseline is not None else None
+    if no_sandbox and not probe:
+        raise UsageError("--no-sandbox goes with --probe: without it nothing is run")
     if output is not None:
         _check_writable(output)
-    verdict = _audit(source, mirror, policy, slugs, against)
+    if probe:
+        _require_probes(sandboxed=not no_sandbox)
+    prober = _Prober(None, timeout, sandboxed=not no_sandbox) if probe else None
+    verdict = _audit(source, mirror, policy, slugs, against, prober)
     # Who asks for single rules wants to know what they say.
     text = _render(verdict, report_format, to_terminal=output is None, verbose=verbose or slugs is not None)
-    if output is not None:
-        _write(output, text)
-    else:
-        _emit(text)
+    _deliver(text, output)
     raise typer.Exit(exit_code(verdict.verdict))
+
+
+@app.command(epilog=EXIT_CODES)
+def probe(
+    source: _Source,
+    mirror: _Mirror = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this probe only; may be given several times.", metavar="NAME", show_default=False),
+    ] = None,
+    timeout: _Timeout = TIMEOUT,
+    report_format: Annotated[ProbeFormat, typer.Option("--format", help="How to write it.")] = ProbeFormat.TERMINAL,
+    output: _Output = None,
+    no_sandbox: _NoSandbox = False,
+) -> None:
+    """Run a submission's own model and evaluation, tiny and on a CPU, in a sandbox, and measure what they do."""
+    if output is not None:
+        _check_writable(output)
+    _require_probes(sandboxed=not no_sandbox)
+    from auditor.probe.run import select
+
+    select(probe)
+    report = _probe(source, mirror, _Prober(probe, timeout, sandboxed=not no_sandbox))
+    _deliver(_render_probes(report, report_format, to_terminal=output is None), output)
+    raise typer.Exit(probe_exit_code(report))
 
 
 @rules_app.callback()
@@ -322,8 +388,33 @@ def _baseline(text: str) -> Record:
     return baseline_from(text)
 
 
+@dataclass(frozen=True)
+class _Prober:
+    """Runs the chosen probes on the record folder that carries the claim."""
+
+    names: Sequence[str] | None
+    timeout: float
+    sandboxed: bool
+
+    def run(self, reading: Reading, progress: Callable[[str], None]) -> ProbeReport:
+        from auditor.probe.run import run_probes
+
+        return run_probes(reading, self.names, timeout=self.timeout, progress=progress, sandboxed=self.sandboxed)
+
+
+def _require_probes(*, sandboxed: bool) -> None:
+    from auditor.probe.run import require
+
+    require(sandboxed=sandboxed)
+
+
 def _audit(
-    source: str, mirror: Path | None, policy: PolicyName, slugs: Sequence[str] | None, baseline: Record | None
+    source: str,
+    mirror: Path | None,
+    policy: PolicyName,
+    slugs: Sequence[str] | None,
+    baseline: Record | None,
+    prober: _Prober | None,
 ) -> Verdict:
     with _progress() as progress:
         progress("starting")
@@ -332,7 +423,22 @@ def _audit(
         from auditor.verdict import Policy
 
         submission = open_submission(source, mirror=mirror, progress=progress)
-        return run_audit(submission, policy=Policy(policy.value), slugs=slugs, baseline=baseline, progress=progress)
+        probe = (lambda reading: prober.run(reading, progress)) if prober is not None else None
+        return run_audit(
+            submission, policy=Policy(policy.value), slugs=slugs, baseline=baseline, progress=progress, probe=probe
+        )
+
+
+def _probe(source: str, mirror: Path | None, prober: _Prober) -> ProbeReport:
+    with _progress() as progress:
+        progress("starting")
+        from auditor.engine import claimed
+        from auditor.sources import open_submission
+
+        reading = claimed(open_submission(source, mirror=mirror, progress=progress))
+        if reading is None:
+            raise UsageError("the submission holds no code to run")
+        return prober.run(reading, progress)
 
 
 @contextmanager
@@ -384,6 +490,21 @@ def _render(verdict: Verdict, report_format: Format, *, to_terminal: bool, verbo
     return REPORTS[report_format.value]().render(verdict)
 
 
+def _render_probes(report: ProbeReport, report_format: ProbeFormat, *, to_terminal: bool) -> str:
+    if report_format is ProbeFormat.TERMINAL:
+        from reports.terminal import TerminalReport
+
+        chosen = TerminalReport.for_console(_stdout_console()) if to_terminal else TerminalReport()
+        return chosen.render_probes(report)
+    if report_format is ProbeFormat.MARKDOWN:
+        from reports.markdown import MarkdownReport
+
+        return MarkdownReport().render_probes(report)
+    from reports.json import JsonReport
+
+    return JsonReport().render_probes(report)
+
+
 def _stdout_console() -> Console:
     """Standard output as rich sees it: width, colours, NO_COLOR. 100 columns where there is no terminal."""
     from rich.console import Console
@@ -413,6 +534,13 @@ def _known_slugs(wanted: Sequence[str]) -> tuple[str, ...]:
             hint = f"did you mean {' or '.join(near)}?" if near else "`auditor rules` lists them"
             raise UsageError(f"unknown rule {_one_line(slug)}: {hint}")
     return tuple(dict.fromkeys(wanted))
+
+
+def _deliver(text: str, output: Path | None) -> None:
+    if output is not None:
+        _write(output, text)
+    else:
+        _emit(text)
 
 
 def _check_writable(path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import rules
 from auditor import __version__
 from auditor.errors import UsageError
+from auditor.probe.merge import merge
+from auditor.probe.result import ProbeReport
 from auditor.reading import Reading
 from auditor.significance import Record
 from auditor.submission import RecordFolder, Submission, SubmissionKind
@@ -63,10 +65,12 @@ def audit(
     slugs: Sequence[str] | None = None,
     baseline: Record | None = None,
     progress: Callable[[str], None] | None = None,
+    probe: Callable[[Reading], ProbeReport] | None = None,
 ) -> Verdict:
     """The verdict on ``submission`` under ``policy``, with all rules or those named by ``slugs``.
 
     ``baseline`` is what a record's gain is measured against; by default the record that stood when it was opened.
+    ``probe`` is called with the folder that carries the claim, and what it shows goes into the verdict on that folder.
 
     Raises:
         UsageError: a slug is not in the catalogue.
@@ -76,7 +80,7 @@ def audit(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _audit(submission, policy, chosen, baseline, progress)
+        return _audit(submission, policy, chosen, baseline, progress, probe)
     finally:
         if collecting:
             gc.enable()
@@ -88,18 +92,21 @@ def _audit(
     chosen: tuple[Rule, ...],
     baseline: Record | None,
     progress: Callable[[str], None] | None,
+    probe: Callable[[Reading], ProbeReport] | None,
 ) -> Verdict:
     judged: list[_Judged] = []
     for folder in submission.folders:
         if progress is not None:
             progress(f"reading {folder.path or 'the submission'}")
         judged.append(_judge(submission, folder, chosen, policy, baseline))
-    # Of equals the last by name, which starts with a date, is the newest; stacked branches carry older ones along.
-    judged.sort(key=lambda j: (j.weight, j.verdict.folder), reverse=True)
+    judged.sort(key=lambda j: _claim_order(j.weight, j.folder), reverse=True)
     notes = [KIND_NOTES[submission.kind]] if submission.kind in KIND_NOTES else []
     if not judged:
         return _nothing_to_judge(submission, chosen, policy, notes)
     main = judged[0].verdict
+    report: ProbeReport | None = None
+    if probe is not None:
+        main, report = _probed(main, Reading(submission, judged[0].folder, baseline), probe, chosen, policy)
     others = tuple(sorted((j.verdict for j in judged[1:]), key=lambda f: f.folder))
     if others:
         notes.append(
@@ -118,7 +125,8 @@ def _audit(
         run_config=main.run_config,
         outcomes=main.outcomes,
         other_folders=others,
-        not_checked=judged[0].not_checked,
+        probes=report,
+        not_checked=(*_not_run(report), *judged[0].not_checked),
         tool=Tool(version=__version__),
     ).with_digest()
 
@@ -129,7 +137,33 @@ class _Judged(NamedTuple):
     weight: int
     why: str
     not_checked: tuple[str, ...]
+    folder: RecordFolder
     verdict: FolderVerdict
+
+
+def claimed(submission: Submission) -> Reading | None:
+    """The record folder that carries the claim, read; None if the submission holds no code."""
+    readings = [Reading(submission, folder) for folder in submission.folders]
+    return max(readings, key=lambda r: _claim_order(_claim_weight(r), r.folder), default=None)
+
+
+def _claim_order(weight: int, folder: RecordFolder) -> tuple[int, str]:
+    """Of equals the last by name, which starts with a date, is the newest; stacked branches carry older ones along."""
+    return weight, folder.path
+
+
+def _probed(
+    main: FolderVerdict,
+    reading: Reading,
+    probe: Callable[[Reading], ProbeReport],
+    chosen: Sequence[Rule],
+    policy: Policy,
+) -> tuple[FolderVerdict, ProbeReport]:
+    """The verdict with what ``probe`` shows about the folder, and its report."""
+    outcomes, report = merge(main.outcomes, probe(reading), chosen, policy, reading.run.declared)
+    reading.close()
+    deciding = frozenset(rule.slug for rule in chosen if rule.decides(policy))
+    return main.model_copy(update={"outcomes": outcomes, "verdict": overall(outcomes, deciding)}), report
 
 
 def _judge(
@@ -145,7 +179,7 @@ def _judge(
         run_config=reading.run_config(s for o in outcomes for s in o.settings),
         outcomes=outcomes,
     )
-    judged = _Judged(_claim_weight(reading), _why(reading), _not_checked(reading, chosen), verdict)
+    judged = _Judged(_claim_weight(reading), _why(reading), _not_checked(reading, chosen), folder, verdict)
     reading.close()
     return judged
 
@@ -208,12 +242,19 @@ def _info(submission: Submission, folder: str | None, track: str, notes: Sequenc
     )
 
 
+def _not_run(report: ProbeReport | None) -> tuple[str, ...]:
+    """What was not run, or could not be."""
+    unchecked = "training, timing, artifact size and the claimed figures were not reproduced."
+    if report is None:
+        return (f"Nothing was executed: {unchecked}",)
+    stopped = (f"The probe {r.name} could not run: {r.reason}" for r in report.results if r.stop is not None)
+    return (f"The submission ran only in a tiny world made by the auditor: {unchecked}", *stopped)
+
+
 def _not_checked(reading: Reading, chosen: Sequence[Rule]) -> tuple[str, ...]:
     """What a reader must not take this verdict to cover."""
     missing = len(rules.discover()) - len(chosen)
-    notes = [
-        "Nothing was executed: training, timing, artifact size and the claimed figures were not reproduced.",
-    ]
+    notes = []
     if missing:
         notes.append(f"{missing} of the catalogue's rules were left out, as asked.")
     if not reading.run.logs:

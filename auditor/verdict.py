@@ -1,7 +1,8 @@
 """The verdict: what the auditor says about a submission, in a form that people and machines can check.
 
 Everything here is frozen and forbids unknown fields; the JSON schema is exported to docs/verdict.schema.json.
-No field depends on the time or the machine, so the same submission gives the same bytes.
+No field depends on the time or the machine, so the same submission gives the same bytes. (What probes measure is
+kept to six digits, but is computed by the machine's own arithmetic.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import Field
 from auditor.evidence import Evidence as Evidence
 from auditor.evidence import Frozen as Frozen
 from auditor.evidence import Status as Status
+from auditor.probe.result import ProbeReport
 
 
 class Effect(StrEnum):
@@ -78,6 +80,7 @@ class Outcome(Frozen):
     call_path: tuple[Frame, ...] = ()
     settings: tuple[str, ...] = Field(default=(), description="names of the run settings the status rests on")
     fix: SuggestedFix | None = None
+    shown_by: tuple[str, ...] = Field(default=(), description="names of the probes that showed it or cleared it")
 
 
 class SettingValue(Frozen):
@@ -168,6 +171,7 @@ class Verdict(Frozen):
     run_config: RunConfig
     outcomes: tuple[Outcome, ...]
     other_folders: tuple[FolderVerdict, ...] = ()
+    probes: ProbeReport | None = Field(default=None, description="what running it showed, if it was asked for")
     not_checked: tuple[str, ...] = ()
     tool: Tool
     digest: str = ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from auditor.evidence import Attempt
+from auditor.probe.result import Number, Override, Position, ProbeReport, ProbeResult, ProbeStatus, Substitution
 from auditor.verdict import (
     Effect,
     Evidence,
@@ -45,7 +48,9 @@ _STATUS_RANK = {
     Status.NOT_APPLICABLE: 8,
 }
 
-LIMITS = "The code was read, not run. No violation found does not mean legal: only people can rule that."
+_NOT_LEGAL = "No violation found does not mean legal: only people can rule that."
+LIMITS = f"The code was read, not run. {_NOT_LEGAL}"
+PROBE_LIMITS = f"The code was run in a tiny world, which may lack what sets something off. {_NOT_LEGAL}"
 
 DISPUTE = (
     "Think this is wrong? Answer with the rule's name, the file and line you dispute, what the code does "
@@ -162,6 +167,21 @@ def number(value: float) -> str:
     return repr(value)
 
 
+_SEED = re.compile(r"(?i)seed\W{0,3}(\d+)")
+
+
+def launches(commands: Iterable[str]) -> list[str]:
+    """``commands``, those that differ in nothing but the seed put together: the first of them, and all their seeds."""
+    alike: dict[str, tuple[str, dict[str, None]]] = {}
+    for command in commands:
+        seeds = dict.fromkeys(_SEED.findall(command))
+        template = command
+        for seed in seeds:  # wherever it stands: the name of the run often carries it too
+            template = re.sub(rf"(?<![\d.]){seed}(?![\d.])", "{}", template)
+        alike.setdefault(template, (command, {}))[1].update(seeds)
+    return [f"{c}  (seeds {', '.join(seeds)})" if len(seeds) > 1 else c for c, seeds in alike.values()]
+
+
 def metric_places(metric: ReportedMetric, folder: str | None) -> str:
     """Which evaluation the number comes from and which log line states it; empty if neither is known."""
     parts = []
@@ -172,3 +192,114 @@ def metric_places(metric: ReportedMetric, folder: str | None) -> str:
         line = f":{metric.log_line}" if metric.log_line else ""
         parts.append(f"logged at {within(metric.log_file, folder)}{line}")
     return ", ".join(parts)
+
+
+# -- probes ----------------------------------------------------------------------------------------------------
+
+_PROBE_RANK = {
+    ProbeStatus.VIOLATED: 0,
+    ProbeStatus.LATENT: 1,
+    ProbeStatus.COULD_NOT_RUN: 2,
+    ProbeStatus.CLEAN: 3,
+    ProbeStatus.NOT_APPLICABLE: 4,
+}
+_SEEN_BY = {"shim": "a shim on PATH", "audit-hook": "Python's audit hook: advisory", "limit": "a limit"}
+
+
+def limits(verdict: Verdict) -> str:
+    """What a reader must not take ``verdict`` for."""
+    return LIMITS if verdict.probes is None else PROBE_LIMITS
+
+
+def ranked_probes(report: ProbeReport) -> list[ProbeResult]:
+    """The results, the most telling first."""
+    return sorted(report.results, key=lambda r: (_PROBE_RANK[r.status], r.name))
+
+
+def probes_overall(report: ProbeReport) -> Overall:
+    """What the results add up to; a probe that could not run leaves its question open."""
+    statuses = {result.status for result in report.results}
+    if ProbeStatus.VIOLATED in statuses:
+        return Overall.VIOLATIONS_FOUND
+    return Overall.NEEDS_REVIEW if ProbeStatus.COULD_NOT_RUN in statuses else Overall.NO_VIOLATION_FOUND
+
+
+def probes_gist(report: ProbeReport) -> str:
+    """The probes that made the overall result, by name."""
+    overall = probes_overall(report)
+    decisive = {Overall.VIOLATIONS_FOUND: ProbeStatus.VIOLATED, Overall.NEEDS_REVIEW: ProbeStatus.COULD_NOT_RUN}
+    named = ", ".join(r.name for r in ranked_probes(report) if r.status is decisive.get(overall))
+    if overall is Overall.NEEDS_REVIEW:
+        return f"could not run: {named}"
+    return named or f"{len(report.results)} probe{'s' if len(report.results) != 1 else ''} run"
+
+
+def probes_tally(report: ProbeReport) -> str:
+    """How many probes ended in which way."""
+    counts = Counter(r.status.value.replace("-", " ") for r in ranked_probes(report))
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def sandbox_note(report: ProbeReport) -> str:
+    """Where the submission's code ran."""
+    if report.sandboxed:
+        return "bubblewrap: no network, nothing writable but its own output folder"
+    return "none, as asked with --no-sandbox: the code ran with the rights of whoever started it"
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """A measured number with its unit."""
+    text = "?" if value is None else f"{value:.6g}"
+    return f"{text} {unit}".rstrip()
+
+
+def number_line(number: Number) -> str:
+    """A figure of the proof in words."""
+    expected = "" if number.expected is None else f", must be {quantity(number.expected, number.unit)}"
+    return f"{number.name}: {quantity(number.value, number.unit)}{expected}"
+
+
+def position_line(position: Position) -> str:
+    """Where something moved, in words."""
+    if position.changed is None:
+        text = f"position {position.moved}"
+    else:
+        text = f"token {position.changed} changed, position {position.moved} moved"
+    if position.before is not None and position.after is not None:
+        text += f": {quantity(position.before)} → {quantity(position.after)}"
+    return f"{text} ({position.note})" if position.note else text
+
+
+def comparison(result: ProbeResult) -> str:
+    """How much was compared, and what counts as a difference; empty if nothing was."""
+    parts = [f"{result.trials} run{'s' if result.trials != 1 else ''}"] if result.trials else []
+    if result.tolerance is not None:
+        parts.append(f"up to {quantity(result.tolerance)} is rounding")
+    if result.noise is not None:
+        parts.append(f"repeats with nothing changed differ by {quantity(result.noise)}")
+    return "; ".join(parts)
+
+
+def stop_place(result: ProbeResult, folder: str | None) -> str:
+    """The line that stopped a probe; empty if there is none."""
+    stop = result.stop
+    if stop is None or stop.file is None:
+        return ""
+    return within(stop.file, folder) + (f":{stop.line}" if stop.line else "")
+
+
+def substitution_line(item: Substitution, folder: str | None) -> str:
+    """What was put in place of what, and where."""
+    if item.file is None:
+        return item.what
+    return f"{item.what} ({within(item.file, folder)}{f':{item.line}' if item.line else ''})"
+
+
+def override_line(item: Override) -> str:
+    """A setting, its value in the run, and the one it had in the probe."""
+    return f"{item.name} {'?' if item.run is None else item.run} → {item.probe}"
+
+
+def attempt_line(attempt: Attempt) -> str:
+    """What the run tried, and which mechanism saw it."""
+    return f"{attempt.kind.replace('-', ' ')}: {attempt.what} (seen by {_SEEN_BY[attempt.seen_by]})"

@@ -8,11 +8,12 @@ code spans and fences; sentences are escaped character by character.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from urllib.parse import quote
 
+from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus
 from auditor.verdict import (
     Effect,
     Evidence,
@@ -27,18 +28,31 @@ from auditor.verdict import (
 from reports.base import (
     DISPUTE,
     HEADLINES,
-    LIMITS,
+    PROBE_LIMITS,
     QUIET,
+    attempt_line,
+    comparison,
     finding,
     folded,
     gist,
     grouped,
     has_details,
     is_packed,
+    limits,
     number,
+    number_line,
+    override_line,
     packed_note,
+    position_line,
+    probes_gist,
+    probes_overall,
+    probes_tally,
+    ranked_probes,
+    sandbox_note,
     settings_of,
     shown,
+    stop_place,
+    substitution_line,
     tally,
     within,
 )
@@ -123,21 +137,27 @@ class MarkdownReport:
     verbose: bool = False
 
     def render(self, verdict: Verdict) -> str:
-        info = verdict.submission
-        closing = list(_closing(verdict))
-        budget = MAX_CHARACTERS - max(_RESERVE, sum(len(block) + 2 for block in closing))
-        kept: list[str] = []
-        left_out = 0
-        for block in _body(verdict, info, verbose=self.verbose):
-            size = len(block) + 2
-            if size > budget:
-                left_out += 1
-                continue
-            budget -= size
-            kept.append(block)
-        if left_out:
-            kept.append(f"*{left_out} parts did not fit into a comment; `--format json` has everything.*")
-        return "\n\n".join([*kept, *closing]) + "\n"
+        return _fitted(_body(verdict, verdict.submission, verbose=self.verbose), list(_closing(verdict)))
+
+    def render_probes(self, report: ProbeReport) -> str:
+        return _fitted(_probe_report(report), [f"<sub>{PROBE_LIMITS}</sub>"])
+
+
+def _fitted(body: Iterable[str], closing: Sequence[str]) -> str:
+    """As many blocks as fit into a comment, and ``closing`` in any case."""
+    budget = MAX_CHARACTERS - max(_RESERVE, sum(len(block) + 2 for block in closing))
+    kept: list[str] = []
+    left_out = 0
+    for block in body:
+        size = len(block) + 2
+        if size > budget:
+            left_out += 1
+            continue
+        budget -= size
+        kept.append(block)
+    if left_out:
+        kept.append(f"*{left_out} parts did not fit into a comment; `--format json` has everything.*")
+    return "\n\n".join([*kept, *closing]) + "\n"
 
 
 def _body(verdict: Verdict, info: SubmissionInfo, *, verbose: bool) -> Iterator[str]:
@@ -148,6 +168,9 @@ def _body(verdict: Verdict, info: SubmissionInfo, *, verbose: bool) -> Iterator[
     yield from _rules(verdict.outcomes, verbose=verbose)
     for outcome in filter(has_details, shown(verdict.outcomes)):
         yield _finding(outcome, verdict.run_config, info, info.folder)
+    if verdict.probes is not None:
+        yield "### What running it showed"
+        yield from _probes(verdict.probes)
     for other in verdict.other_folders:
         yield f"### Another record folder: {code(other.folder)}"
         yield f"**{HEADLINES[other.verdict].capitalize()}**: {escaped(gist(other.verdict, other.outcomes))}"
@@ -167,7 +190,7 @@ def _closing(verdict: Verdict) -> Iterator[str]:
     yield "### How to dispute"
     yield DISPUTE
     tool = f"{verdict.tool.name} {escaped(verdict.tool.version)}"
-    yield f"<sub>{LIMITS} {tool}, digest {code(verdict.digest)}</sub>"
+    yield f"<sub>{limits(verdict)} {tool}, digest {code(verdict.digest)}</sub>"
 
 
 def _bullets(items: Sequence[str]) -> str:
@@ -303,3 +326,66 @@ def _setting(setting: Setting, info: SubmissionInfo, folder: str | None) -> str:
     if setting.conflict:
         lines.append(f"  - {prose(setting.conflict, 300)}")
     return "\n".join(lines)
+
+
+# -- probes ----------------------------------------------------------------------------------------------------
+
+
+def _probe_report(report: ProbeReport) -> Iterator[str]:
+    overall = probes_overall(report)
+    yield f"## {_ICONS[overall]} {HEADLINES[overall].capitalize()}: {escaped(probes_gist(report))}"
+    items = [f"Source: {code(report.source)}"]
+    for label, value in (("Head commit", report.head), ("Folder", report.folder), ("Script", report.script)):
+        if value:
+            items.append(f"{label}: {code(within(value, report.folder) if label == 'Script' else value)}")
+    yield _bullets(items)
+    yield from _probes(report)
+    for name, lines in (
+        ("Put in place so that it runs here", [substitution_line(s, report.folder) for s in report.substitutions]),
+        ("Settings that were changed", [override_line(o) for o in report.overrides]),
+    ):
+        if lines:
+            rows = _bullets([code(line, 300) for line in lines[:100]])
+            yield f"<details><summary>{name}</summary>\n\n{rows}\n\n</details>"
+
+
+def _probes(report: ProbeReport) -> Iterator[str]:
+    items = [f"Sandbox: {prose(sandbox_note(report))}"]
+    if report.world:
+        items.append(f"World: {prose(report.world)}")
+    items += [f"Tried: {code(attempt_line(a), 300)}" for a in report.attempts[:_MAX_ITEMS]]
+    items += [prose(note) for note in report.notes[:_MAX_ITEMS]]
+    yield _bullets([*items, probes_tally(report)])
+    rows = ["| Probe | Result | What it found |", "|---|---|---|"]
+    for result in ranked_probes(report):
+        status = result.status.value.replace("-", " ")
+        shown_as = f"**{status}**" if result.status is ProbeStatus.VIOLATED else status
+        rows.append(f"| {code(result.name)} | {shown_as} | {prose(result.reason, 400)} |")
+    yield "\n".join(rows)
+    for result in ranked_probes(report):
+        if result.numbers or result.positions or result.stop is not None:
+            yield _probe(result, report.folder)
+
+
+def _probe(result: ProbeResult, folder: str | None) -> str:
+    items = [
+        f"{label}: {prose(value)}"
+        for label, value in (
+            ("Run", result.subject),
+            ("Changed", result.changed),
+            ("Must stay", result.must_stay),
+            ("Switched on", ", ".join(result.switched_on)),
+            ("Compared", comparison(result)),
+            ("Stopped at", stop_place(result, folder)),
+            ("Exception", result.stop.exception if result.stop is not None else None),
+        )
+        if value
+    ]
+    items += [prose(number_line(n)) for n in result.numbers[:_MAX_ITEMS]]
+    items += [prose(position_line(p)) for p in result.positions[:_MAX_ITEMS]]
+    for label, count in (("numbers", len(result.numbers)), ("positions", len(result.positions))):
+        if count > _MAX_ITEMS:
+            items.append(f"and {count - _MAX_ITEMS} more {label}: see `--format json`")
+    items += [f"{code(s.rule)} {s.status.value}: {prose(s.reason)}" for s in result.shown if not s.suspected_only]
+    summary = f"{code(result.name)} {result.status.value.replace('-', ' ')}"
+    return f"<details><summary>{summary}</summary>\n\n{prose(result.reason)}\n\n{_bullets(items)}\n\n</details>"

@@ -14,6 +14,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus
 from auditor.verdict import (
     Effect,
     Evidence,
@@ -28,20 +29,35 @@ from auditor.verdict import (
 from reports.base import (
     DISPUTE,
     HEADLINES,
-    LIMITS,
+    PROBE_LIMITS,
     QUIET,
+    attempt_line,
+    comparison,
     finding,
     folded,
     gist,
     grouped,
     has_details,
     is_packed,
+    launches,
+    limits,
     metric_places,
     number,
+    number_line,
+    override_line,
     packed_note,
     place,
+    position_line,
+    probes_gist,
+    probes_overall,
+    probes_tally,
+    quantity,
+    ranked_probes,
+    sandbox_note,
     settings_of,
     shown,
+    stop_place,
+    substitution_line,
     tally,
     title,
     within,
@@ -60,6 +76,13 @@ _STATUS_STYLES = {
     Status.LATENT: "blue",
     Status.CLEAN: "green",
     Status.NOT_APPLICABLE: "dim",
+}
+_PROBE_STYLES = {
+    ProbeStatus.VIOLATED: "bold red",
+    ProbeStatus.LATENT: "blue",
+    ProbeStatus.COULD_NOT_RUN: "yellow",
+    ProbeStatus.CLEAN: "green",
+    ProbeStatus.NOT_APPLICABLE: "dim",
 }
 _WIDE = 100
 """From this many columns on, status, effect and confidence get a column each."""
@@ -87,10 +110,20 @@ class TerminalReport:
         return cls(width=console.width, color_system=colours, verbose=verbose)
 
     def render(self, verdict: Verdict) -> str:
+        return self._printed(_report(verdict, wide=self._width >= _WIDE, verbose=self.verbose))
+
+    def render_probes(self, report: ProbeReport) -> str:
+        return self._printed(_probe_report(report))
+
+    @property
+    def _width(self) -> int:
+        return max(40, min(self.width, _MAX_WIDTH))
+
+    def _printed(self, parts: Iterable[RenderableType]) -> str:
         out = io.StringIO()
         console = Console(
             file=out,
-            width=max(40, min(self.width, _MAX_WIDTH)),
+            width=self._width,
             color_system=self.color_system,  # type: ignore[arg-type]  # rich checks the name itself
             force_terminal=self.color_system is not None,
             no_color=self.color_system is None,
@@ -100,7 +133,7 @@ class TerminalReport:
             legacy_windows=False,
             _environ={},  # the options above decide, not NO_COLOR or COLUMNS
         )
-        for part in _report(verdict, wide=console.width >= _WIDE, verbose=self.verbose):
+        for part in parts:
             console.print(part)
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -117,6 +150,11 @@ def _report(verdict: Verdict, *, wide: bool, verbose: bool) -> Iterator[Renderab
         yield _labelled(_run(other.run_config, other.folder, packed=is_packed(other.outcomes)))
         yield ""
         yield from _folder(other.outcomes, other.run_config, other.folder, wide=wide, verbose=verbose)
+    if verdict.probes is not None:
+        yield _section("What running it showed")
+        yield _labelled(_conditions(verdict.probes))
+        yield ""
+        yield from _probes(verdict.probes, details=verbose)
     if verdict.not_checked:
         yield _section("What was not checked")
         yield from _bullets(verdict.not_checked)
@@ -125,7 +163,7 @@ def _report(verdict: Verdict, *, wide: bool, verbose: bool) -> Iterator[Renderab
     yield _text(DISPUTE)
     yield _text("To see a rule, its legal look-alikes and its precedents: `auditor rules RULE`")
     yield ""
-    yield _text(LIMITS, style="dim")
+    yield _text(limits(verdict), style="dim")
     yield _text(f"{verdict.tool.name} {verdict.tool.version}, digest sha256:{verdict.digest}", style="dim")
 
 
@@ -221,7 +259,7 @@ def _run(config: RunConfig, folder: str | None, *, packed: bool, notes: tuple[st
     if config.logs:
         logs = ", ".join(within(log, folder) for log in config.logs)
         rows.append(("Logs", Text(visible(logs, 300), overflow="fold")))
-    for command in config.launch_commands[:3]:
+    for command in launches(config.launch_commands)[:3]:
         rows.append(("Launch", Text(visible(command, 300), overflow="fold")))
     conflicts = [s for s in config.settings if s.conflict]
     for setting in conflicts[:_MAX_ITEMS]:
@@ -354,3 +392,96 @@ def _setting(setting: Setting, folder: str | None) -> Text:
     if setting.conflict:
         text.append(f"\n  {visible(setting.conflict)}", style="yellow")
     return text
+
+
+# -- probes ----------------------------------------------------------------------------------------------------
+
+
+def _probe_report(report: ProbeReport) -> Iterator[RenderableType]:
+    overall = probes_overall(report)
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f" {HEADLINES[overall]} ", style=_OVERALL_STYLES[overall])
+    text.append(f"  {visible(report.source)}  ", style="bold")
+    text.append(visible(probes_gist(report)))
+    yield text
+    yield ""
+    rows: list[Row] = []
+    for label, value in (("Head", report.head), ("Folder", report.folder), ("Script", report.script)):
+        if value:
+            shown_as = within(value, report.folder) if label == "Script" else value
+            rows.append((label, Text(visible(shown_as), overflow="fold")))
+    yield _labelled([*rows, *_conditions(report)])
+    yield ""
+    yield from _probes(report, details=True)
+    for name, lines in (
+        ("Put in place so that it runs here", [substitution_line(s, report.folder) for s in report.substitutions]),
+        ("Settings that were changed", [override_line(o) for o in report.overrides]),
+    ):
+        if lines:
+            yield _section(name)
+            yield Text(visible("; ".join(lines), 4000), overflow="fold")
+            yield ""
+    yield _text(PROBE_LIMITS, style="dim")
+
+
+def _conditions(report: ProbeReport) -> list[Row]:
+    rows: list[Row] = [("Sandbox", _text(sandbox_note(report), style="" if report.sandboxed else "bold red"))]
+    if report.world:
+        rows.append(("World", _text(report.world)))
+    rows += [("Tried", _text(attempt_line(a), style="yellow", limit=300)) for a in report.attempts[:_MAX_ITEMS]]
+    rows += [("Note", _text(note)) for note in report.notes[:_MAX_ITEMS]]
+    return rows
+
+
+def _probes(report: ProbeReport, *, details: bool) -> Iterator[RenderableType]:
+    results = ranked_probes(report)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=True, show_edge=False)
+    table.add_column("Probe", no_wrap=True)
+    table.add_column("Result", no_wrap=True)
+    table.add_column("What it found", ratio=1, overflow="fold")
+    for result in results:
+        status = Text(result.status.value.replace("-", " "), style=_PROBE_STYLES[result.status])
+        if result.seconds is not None:
+            status.append(f"\n{quantity(round(result.seconds, 1), 's')}", style="dim")
+        table.add_row(Text(visible(result.name), style="bold"), status, _text(result.reason, limit=400))
+    yield table
+    yield ""
+    yield Text(probes_tally(report), style="dim")
+    yield ""
+    for result in results:
+        if result.status in (ProbeStatus.VIOLATED, ProbeStatus.LATENT) or (details and _has_numbers(result)):
+            yield from _probe(result, report.folder)
+
+
+def _has_numbers(result: ProbeResult) -> bool:
+    return bool(result.numbers or result.positions or result.stop)
+
+
+def _probe(result: ProbeResult, folder: str | None) -> Iterator[RenderableType]:
+    heading = f"{visible(result.name)}: {result.status.value.replace('-', ' ')}"
+    yield _section(heading, _PROBE_STYLES[result.status])
+    yield _text(result.reason)
+    rows: list[Row] = []
+    for label, value in (
+        ("Run", result.subject),
+        ("Changed", result.changed),
+        ("Must stay", result.must_stay),
+        ("Switched on", ", ".join(result.switched_on)),
+        ("Compared", comparison(result)),
+        ("Stopped at", stop_place(result, folder)),
+        ("Exception", result.stop.exception if result.stop is not None else None),
+    ):
+        if value:
+            rows.append((label, _text(value)))
+    rows += [("Number", _text(number_line(n))) for n in result.numbers[:_MAX_ITEMS]]
+    rows += [("Position", _text(position_line(p))) for p in result.positions[:_MAX_ITEMS]]
+    for label, items in (("numbers", result.numbers), ("positions", result.positions)):
+        if len(items) > _MAX_ITEMS:
+            rows.append(("", Text(f"and {len(items) - _MAX_ITEMS} more {label}: see --format json")))
+    rows += [("Shows", _text(f"{s.rule} {s.status.value}: {s.reason}")) for s in result.shown if not s.suspected_only]
+    if rows:
+        yield ""
+        yield Padding(_labelled(rows), (0, 0, 0, 2))
+    for index, evidence in enumerate(result.evidence[:_MAX_ITEMS], start=1):
+        yield _evidence(index, evidence, folder)
+    yield ""

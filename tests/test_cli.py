@@ -18,6 +18,8 @@ import pytest
 import rules
 from auditor import __version__, cli
 from auditor.errors import SourceError
+from auditor.probe.result import ProbeReport
+from auditor.reading import Reading
 from auditor.significance import Record
 from auditor.verdict import Effect, Overall, Policy, Status, Verdict
 from reports import REPORTS
@@ -86,8 +88,10 @@ def engine(verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> Callable[[Verdi
             slugs: Sequence[str] | None,
             baseline: Record | None,
             progress: Callable[[str], None],
+            probe: Callable[[Reading], ProbeReport] | None,
         ) -> Verdict:
             progress("reading")
+            assert probe is None
             calls.append((*opened[-1], policy, slugs, baseline.bpb if baseline is not None else None))
             if isinstance(answer, BaseException):
                 raise answer
