@@ -176,6 +176,11 @@ def _context(*args: Any, **options: Any) -> Iterator[Any]:
     yield args[0] if args else None
 
 
+def _new_context() -> Callable[..., Any]:
+    """A context of its own: torch._dynamo has a rule for each of torch's functions and takes none for two of them."""
+    return contextlib.contextmanager(_context.__wrapped__)  # type: ignore[attr-defined]
+
+
 def _nothing(*args: Any, **options: Any) -> None:
     return None
 
@@ -290,15 +295,15 @@ def install() -> None:
     parallel: Any = torch.nn.parallel
     parallel.DistributedDataParallel = parallel.distributed.DistributedDataParallel = DataParallel
     attention: Any = torch.nn.attention
-    attention.sdpa_kernel = _context
+    attention.sdpa_kernel = _new_context()
     backends: Any = torch.backends.cuda
-    backends.sdp_kernel = _context
+    backends.sdp_kernel = _new_context()
     amp: Any = torch.cuda.amp
     amp.autocast, amp.GradScaler = _KNOWN["amp"].autocast, GradScaler
     cpu_amp: Any = torch.amp
     cpu_amp.GradScaler = GradScaler
     tensor: Any = torch.Tensor
-    tensor.record_stream = _nothing
+    tensor.record_stream = _constantly(None)
     tensor.cuda = lambda self, *args, **options: self
     tensor.pin_memory = pinned
     module: Any = nn.Module
@@ -308,4 +313,4 @@ def install() -> None:
         # What is reached past the codemod (``from torch.cuda import synchronize``, getattr); torch itself asks
         # is_available and the like, and must go on hearing the truth.
         if value is _nothing or name in ("Stream", "Event", "stream", "current_stream", "get_device_properties"):
-            setattr(anything, name, value)
+            setattr(anything, name, _constantly(None) if value is _nothing else value)
