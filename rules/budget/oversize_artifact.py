@@ -192,7 +192,7 @@ def _printed_beside(reading: Reading, run: Measured) -> Evidence | None:
         digits = f"{stated:,}".replace(",", "[,_]?")
         printed = re.compile(rf"(?<![\d.,]){digits}(?![\d.])")
         for file, line, text in reading.run.find(printed):
-            if file == run.run.file:
+            if file == run.run.file and run.run.first_line <= line <= run.run.last_line:
                 return reading.log_evidence(file, line, text, "the size stated with the claim")
     return None
 
@@ -450,6 +450,17 @@ OversizeArtifact.VIOLATION = (
     Example(
         "the compressed model alone is over the cap",
         {"train_gpt.py": _SCRIPT, "submission.json": _JSON, "train.log": _log(16_651_000, 16_650_000, 1_000)},
+        Status.ACTIVE,
+    ),
+    Example(
+        "the claimed figure is of a run over the cap, the stated size of a later one in the same file",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": '{"val_bpb": 1.2000, "bytes_total": 15986252}\n',
+            "train.log": _log(16_155_712, 16_154_978, 734)
+            + "logs/second.txt\nstep:0/100 val_loss:6.93 val_bpb:4.10 train_time:0ms\n"
+            + _log(15_986_252, 15_985_518, 734).replace("1.2000", "1.2011"),
+        },
         Status.ACTIVE,
     ),
     Example(
