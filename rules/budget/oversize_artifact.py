@@ -30,6 +30,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from auditor.contest import ARTIFACT_CAP
 from auditor.logs import RunLog, Size
@@ -122,7 +123,7 @@ class OversizeArtifact(Rule):
         doubtful = [j for j in judged if j[1] is Status.SUSPECT]
         if over:
             worst = max(over, key=lambda j: j[0].shipped(code) or j[0].logged or 0)
-            return self._over(reading, worst[0], worst[2], code, len(over), measured)
+            return self._over(reading, worst[0], worst[2], code, [j[0] for j in over], measured)
         if doubtful:
             run, _, why = doubtful[0]
             return Finding(
@@ -144,12 +145,18 @@ class OversizeArtifact(Rule):
         return _stated(reading, code)
 
     def _over(
-        self, reading: Reading, run: Measured, why: str, code: Script | None, over: int, measured: list[Measured]
+        self,
+        reading: Reading,
+        run: Measured,
+        why: str,
+        code: Script | None,
+        over: list[Measured],
+        measured: list[Measured],
     ) -> Finding:
         of = len(measured)
         linked = reading.reported.log is not None and reading.reported.log.linked
-        certain = over == of or (linked and _claimed(reading))
-        how_many = f" ({over} of {of} runs)" if of > 1 else ""
+        certain = len(over) == of or (linked and _claimed(reading))
+        how_many = f" ({len(over)} of {of} runs)" if of > 1 else ""
         reason = f"{_told(run, code)}{how_many}: {why}"
         if not certain:
             return Finding(
@@ -166,7 +173,22 @@ class OversizeArtifact(Rule):
                 Confidence.LOW,
                 _evidence(reading, run, code),
             )
-        other = _printed_beside(reading, run)
+        if _of_a_run_that_fits(reading, over, measured):
+            return Finding(
+                Status.SUSPECT,
+                f"{reason}; but the claimed figure is that of a run whose artifact fits: whether the claim rests on"
+                " the others, too, a person must see.",
+                Confidence.LOW,
+                _evidence(reading, run, code),
+            )
+        if not _claimed(reading) and reading.folder.track == "unknown" and reading.run.claim.file is None:
+            return Finding(
+                Status.SUSPECT,
+                f"{reason}; but nothing is submitted as a result: a log outside of the records, no submission.json.",
+                Confidence.LOW,
+                _evidence(reading, run, code),
+            )
+        other = next((e for m in over if (e := _printed_beside(reading, m, code)) is not None), None)
         if other is not None:
             return Finding(
                 Status.SUSPECT,
@@ -183,13 +205,33 @@ class OversizeArtifact(Rule):
         )
 
 
-def _printed_beside(reading: Reading, run: Measured) -> Evidence | None:
-    """Where the run prints a size within the cap that the claim states, other than the parts of the total counted."""
+def _of_a_run_that_fits(reading: Reading, over: list[Measured], measured: list[Measured]) -> bool:
+    """Whether the claimed figure is a single run's that is within the cap, no other's, and not the mean of all."""
+    claimed = reading.run.claim.val_bpb
+    if claimed is None or len(over) == len(measured):
+        return False
+    half = Decimal(5).scaleb(min(int(claimed.as_tuple().exponent), 0) - 1)
+    figures = [(m in over, {f.label: f.bpb for f in m.run.final_metrics}) for m in measured]
+    hits = {too_large for too_large, found in figures if any(abs(n - claimed) <= half for n in found.values())}
+    if hits != {False}:
+        return False
+    labels = frozenset[str].intersection(*(frozenset(found) for _, found in figures))
+    means = (sum((found[label] for _, found in figures), Decimal(0)) / len(figures) for label in labels)
+    return not any(abs(mean - claimed) <= half for mean in means)
+
+
+def _printed_beside(reading: Reading, run: Measured, code: Script | None) -> Evidence | None:
+    """Where the run prints a size within the cap that the claim states, other than the parts of the total counted.
+
+    A total is stated where the log may print the model alone.
+    """
     counted = {n for n in (run.model_bytes, run.logged) if n is not None}
-    for _, stated in _totals(reading.run.claim.raw, _ANY_SIZE):
-        if not 1_000_000 < stated <= ARTIFACT_CAP or stated in counted:
+    added = [0, *(n for n in (code.size if code else 0, run.code.bytes if run.code else 0) if n)]
+    told = [n for _, n in _totals(reading.run.claim.raw, _ANY_SIZE) if n <= ARTIFACT_CAP]
+    for size in (n - extra for n in told for extra in added):
+        if size <= 1_000_000 or size in counted:
             continue
-        digits = f"{stated:,}".replace(",", "[,_]?")
+        digits = f"{size:,}".replace(",", "[,_]?")
         printed = re.compile(rf"(?<![\d.,]){digits}(?![\d.])")
         for file, line, text in reading.run.find(printed):
             if file == run.run.file and run.run.first_line <= line <= run.run.last_line:
@@ -378,6 +420,14 @@ def _stated(reading: Reading, code: Script | None) -> Finding:
                 claim.file, line, reading.line_text(claim.file, line) or f"{key}: {value}", "stated size"
             )
             told = f"No log prints a size; submission.json states {value:,} bytes ({key})"
+            within = _within(reading, stated)
+            if over and within is not None:
+                return Finding(
+                    Status.SUSPECT,
+                    f"{told}, over {ARTIFACT_CAP:,}; but {within[0]}: a person must see which artifact is submitted.",
+                    Confidence.LOW,
+                    (shown, *within[1:]),
+                )
             if over and value <= CHECKPOINT:
                 return Finding(Status.ACTIVE, f"{told}, over {ARTIFACT_CAP:,}.", Confidence.MEDIUM, (shown,))
             if not over:
@@ -407,6 +457,21 @@ def _stated(reading: Reading, code: Script | None) -> Finding:
     return Finding(
         Status.UNKNOWN, "Neither a log nor submission.json gives the size of the compressed model.", Confidence.HIGH
     )
+
+
+def _within(reading: Reading, stated: list[tuple[str, int]]) -> tuple[str, *tuple[Evidence, ...]] | None:
+    """What speaks for an artifact within the cap, in words, where submission.json also states a larger one."""
+    if reading.run.claim.val_bpb is None and any(n <= ARTIFACT_CAP for _, n in stated):
+        return ("it states others within the cap, and no figure is claimed for one of them",)
+    for run in reading.run.claim_runs:
+        for size in run.facts.sizes:
+            if 1_000_000 < size.bytes <= ARTIFACT_CAP and _FORMAT.search(size.label):
+                line = reading.line_text(run.file, size.line) or size.label
+                return (
+                    "a log prints a compressed size within the cap",
+                    reading.log_evidence(run.file, size.line, line, "compressed size, as logged"),
+                )
+    return None
 
 
 def _totals(raw: object, wanted: re.Pattern[str] = _TOTAL_KEY, key: str = "") -> Iterator[tuple[str, int]]:
@@ -492,6 +557,26 @@ OversizeArtifact.LEGAL = (
             "train_gpt.py": _SCRIPT,
             "submission.json": '{"val_bpb": 1.1740, "bytes_model_int6": 14784000, "bytes_model_int8": 18612000}\n',
             "train.log": _log(18_612_734, 18_612_000, 734),
+        },
+        Status.SUSPECT,
+    ),
+    Example(
+        "the figure of the best seed is claimed, and another seed's artifact is over the cap",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": '{"val_bpb": 1.2000, "seed_results": {"1": {"val_bpb": 1.2}, '
+            '"2": {"val_bpb": 1.2054}}}\n',
+            "train_seed1.log": "seed:1\n" + _log(15_798_600, 15_797_866, 734),
+            "train_seed2.log": "seed:2\n" + _log(16_453_242, 16_452_508, 734).replace("1.2000", "1.2054"),
+        },
+        Status.SUSPECT,
+    ),
+    Example(
+        "submission.json states the checkpoint's size, and the log a compressed one",
+        {
+            "train_gpt.py": _SCRIPT,
+            "submission.json": '{"val_bpb": 1.2000, "bytes_total": 25055000}\n',
+            "train.log": "  size fp16   : 23.89 MB\n  size lzma   : 15.10 MB\nfinal val_loss:2.0262 val_bpb:1.2000\n",
         },
         Status.SUSPECT,
     ),
