@@ -58,7 +58,7 @@ _OWN_NON_RECORD = re.compile(
 """A sentence by which a text calls its own submission a non-record one."""
 _CLAIMS_NOTHING = re.compile(
     r"""(?ix)
-    \bthis \s+ (?: is | was | run | submission | entry | PR | result | folder )\b [^.\n]{0,60}?
+    \bthis \s+ (?: (?: run | submission | entry | PR | result | folder ) \s+ )? (?: is | was )\b [^.\n]{0,60}?
     \b not \b [\s*_]* (?: (?: an? | intended | meant | offered | submitted | as | for | the ) \s+ ){0,4}
     [*_]* (?: competitive | record | leaderboard ) (?: -\w+ )? [*_]* \s+ (?: \w+ \s+ )?
     [*_]* (?: entry | submission | claim | attempt | bid ) \b

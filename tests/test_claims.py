@@ -164,6 +164,16 @@ def test_one_run_per_seed_whatever_the_number_of_logs() -> None:
     assert found.independent == 2
 
 
+def test_of_several_runs_of_a_seed_the_nearest_to_the_claim_counts() -> None:
+    found = runs(
+        a_seed7__log=log(7, 1.2412),
+        a_seed8__log=log(8, 1.2417),
+        b_seed7__log=log(7, 1.2303),
+        b_seed8__log=log(8, 1.2307),
+    )
+    assert [r.run.file.rsplit("/", 1)[-1] for r in found.runs] == ["b_seed7.log", "b_seed8.log"]
+
+
 def test_runs_of_one_checkpoint_count_once() -> None:
     found = runs(**{f"eval_seed{s}__log": log(s, 1.2304 + s / 1e4, trained=1.24110034) for s in (7, 8, 9)})
     assert len(found.runs) == 3

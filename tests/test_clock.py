@@ -169,6 +169,8 @@ LATE = "world_size:8\n" + STOP.format(615_394, 4071) + "final val_loss:2.1 val_b
         {"submission.json": '{"val_bpb": 1.2244, "notes": "Single seed. Non-record submission, for the method."}'},
         {"README.md": "# A study\n" + "\nText.\n" * 20 + "\n**Non-record submission.** One seed.\n"},
         {"README.md": "# A study\n" + "\nText.\n" * 20 + "\nThis run uses one card (non-record submission)\n"},
+        {"README.md": "Checks the format. This is **not** a competitive entry, only a short run.\n"},
+        {"README.md": "# A study\n" + "\nText.\n" * 20 + "\nThis is a research note, not a record submission.\n"},
     ],
 )
 def test_who_claims_no_record_is_told_but_not_accused(more: dict[str, str]) -> None:
@@ -180,6 +182,13 @@ def test_who_claims_no_record_is_told_but_not_accused(more: dict[str, str]) -> N
     assert WrongHardware().check(one).official is Effect.ADVISORY
 
 
+def test_a_draft_without_a_result_is_told_but_not_accused() -> None:
+    smoke = {"train.log": LATE.replace("world_size:8", "world_size:1"), "README.md": "# Nine layers, results to come\n"}
+    draft = WrongHardware().check(read({**smoke, "submission.json": '{"val_bpb": null}'}))
+    assert (draft.status, draft.official) == (Status.ACTIVE, Effect.ADVISORY)
+    assert WrongHardware().check(read({**smoke, "submission.json": JSON})).official is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -189,6 +198,8 @@ def test_who_claims_no_record_is_told_but_not_accused(more: dict[str, str]) -> N
         "An earlier grant enabled our prior non-record submission.",
         "Non-record submissions may use any hardware.",
         "This is not a non-record submission.",
+        "This run beats what was not a record submission.",
+        "This entry does not use a leaderboard trick; the submission stands.",
     ],
 )
 def test_citing_non_record_work_is_no_such_claim(text: str) -> None:

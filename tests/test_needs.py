@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+
 from auditor.engine import audit
+from auditor.index.imports import asks_for_lack, import_flags
 from auditor.sources.base import track_of
 from auditor.submission import Change, RecordFolder, Submission, SubmissionFile, SubmissionKind
 from auditor.verdict import Effect, Outcome, Status, Verdict
@@ -82,3 +85,32 @@ def test_a_log_is_a_matter_of_form_where_no_record_is_claimed() -> None:
     files["README.md"] = "# Non-record: twelve layers\n"
     told = outcome(SubmissionKind.RECORD, folder, files, "missing-files")
     assert (told.status, told.effect) == (Status.ACTIVE, Effect.ADVISORY)
+
+
+def test_programs_cannot_be_declared_where_there_is_no_submission() -> None:
+    files = {"train_gpt.py": script('import subprocess\n\nsubprocess.run(["lrzip", "-d", "x.lrz"], check=True)')}
+    alone = outcome(SubmissionKind.ROOT_SCRIPT, "", files, "external-binary")
+    assert (alone.status, alone.effect) == (Status.ACTIVE, Effect.ADVISORY)
+    folder = "records/track_10min_16mb/2026-01-01_Packed"
+    record = outcome(SubmissionKind.RECORD, folder, files, "external-binary")
+    assert (record.status, record.effect) == (Status.ACTIVE, Effect.VIOLATION)
+
+
+def test_what_runs_only_without_an_import() -> None:
+    tree = ast.parse(
+        "try:\n    import brotli\nexcept ImportError:\n    brotli = None\n"
+        "try:\n    import zstandard as zstd\n    HAVE = True\nexcept ImportError:\n    HAVE = False\n"
+        "try:\n    import lzma\nexcept ImportError:\n    raise\n"
+    )
+    flags = import_flags(tree)
+    assert flags == {"brotli", "HAVE"}
+
+    def lacks(test: str, *, negated: bool = False) -> bool:
+        return asks_for_lack(ast.parse(test, mode="eval").body, flags, negated=negated)
+
+    for test in ("brotli is None", "not brotli", "not HAVE", "HAVE == False", "rank == 0 and brotli is None"):
+        assert lacks(test) and not lacks(test, negated=True)
+    for test in ("brotli is not None", "HAVE", "HAVE or rank == 0"):
+        assert lacks(test, negated=True) and not lacks(test)
+    for test in ("lzma is None", "rank == 0", "brotli is None or rank == 0", "brotli == 1"):
+        assert not lacks(test) and not lacks(test, negated=test == "rank == 0")

@@ -9,7 +9,8 @@ same 600 seconds; on a slower one the time stated is no evidence that the method
 **Legal look-alikes.** Non-record submissions may run on anything. A log that names no device but counts eight
 processes is the ordinary case and says nothing against the run. "NVIDIA H100 80GB HBM3" is the SXM module. Logs of
 ablations or smoke tests beside the claimed runs don't count. A machine may hold more devices than the run uses.
-A submission that calls itself a non-record one although its folder is on the record track is told so, as an advisory.
+A submission that calls itself a non-record one although its folder is on the record track, and a draft that states no
+result yet and ships the log of a smoke test, are told so, as an advisory.
 
 **How it is read.** From the logs that carry the claim: the world size printed and the device names of
 nvidia-smi tables or of lines that name the run's device. Where no log says anything, what submission.json admits
@@ -113,8 +114,11 @@ class WrongHardware(Rule):
             certain = Confidence.HIGH if linked else Confidence.MEDIUM
             many = f"{len(wrong)} of {len(machines)} runs behind the record ran" if len(machines) > 1 else "The run ran"
             own = NO_RECORD if reading.claims_no_record else ""
+            official = eased(reading)
+            if not linked and _claims_no_score(reading):
+                own, official = own or "; no score is claimed yet", Effect.ADVISORY
             told = f"{many} {what}, not on 8xH100 SXM{own}."
-            return Finding(Status.ACTIVE, told, certain, evidence, official=eased(reading))
+            return Finding(Status.ACTIVE, told, certain, evidence, official=official)
         if not right:
             return _admitted(reading)
         seen = next((m for m in right if m.devices), None)
@@ -131,6 +135,12 @@ class WrongHardware(Rule):
             Confidence.MEDIUM,
             tuple(_evidence(reading, right, every=True))[:2],
         )
+
+
+def _claims_no_score(reading: Reading) -> bool:
+    """Whether submission.json states no result: a draft, whose logs are of what could be run so far."""
+    claim = reading.run.claim
+    return claim.val_bpb is None and claim.val_loss is None and not claim.per_seed
 
 
 def _machine(reading: Reading, run: RunLog) -> Machine:
