@@ -22,16 +22,20 @@ def ratio_evidence(reading: Reading, ratio: Ratio) -> tuple[Evidence, ...]:
     key = ratio.key
     what = "the token being scored goes into the key" if ratio.form is Form.HASHED else "the token is an index here"
     upper, lower = ratio.numerator, ratio.denominator
-    found = [
+    found = (
         reading.evidence(key.site.program, key.node, what),
         reading.evidence(upper.site.program, upper.access.keys[0].node, "counts of context and token, read"),
         reading.evidence(lower.site.program, lower.access.keys[0].node, "counts of the context, read"),
         reading.evidence(ratio.site.program, ratio.node, "a probability for this token alone"),
-    ]
-    first = reading.reported.first_score()
-    if first is not None:
-        found.append(reading.at(first, "scored here"))
-    return tuple(found)
+    )
+    return (*found, *_scored(reading))
+
+
+def _scored(reading: Reading) -> list[Evidence]:
+    """Where the loss is added to the reported sum; else the first place at which it is kept."""
+    scores = reading.reported.scores
+    added = next((e for e in scores if isinstance(e.node, ast.AugAssign)), None) or reading.reported.first_score()
+    return [reading.at(added, "scored here")] if added is not None else []
 
 
 def undecided(reading: Reading, ratio: Ratio) -> Finding | None:
@@ -64,18 +68,15 @@ def undecided(reading: Reading, ratio: Ratio) -> Finding | None:
 def lookup_suspect(reading: Reading, question: str) -> Finding:
     """What to say of a count that is read with a target in a hashed key and is not divided by another count."""
     read, place = reading.tables.lookups[0]
-    evidence = [
+    evidence = (
         reading.evidence(place.site.program, place.node, "a token goes into the key"),
         reading.evidence(read.site.program, read.node, "the count, read"),
-    ]
-    first = reading.reported.first_score()
-    if first is not None:
-        evidence.append(reading.at(first, "scored here"))
+    )
     return Finding(
         Status.SUSPECT,
         f"A count behind the reported figure is looked up with a token hashed that may be the target: see {question}.",
         Confidence.MEDIUM,
-        tuple(evidence),
+        (*evidence, *_scored(reading)),
         reading.call_path(reading.tables.starts[0]),
     )
 
