@@ -2320,7 +2320,7 @@ class Interpreter:
 
     def keeps_best(self, target: ast.expr, value: Value) -> None:
         """``best = minimum(best, loss)``: what was compared with is replaced, so the best of several is kept."""
-        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")}
+        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")} if value.roles else EMPTY
         for event in self.trace.events if seqs else ():
             if event.seq in seqs and event.detail == f"with {_base(target)}":
                 event.detail = "best so far"
@@ -2425,7 +2425,8 @@ class Interpreter:
         handler = EXTERNALS.get(name)
         if handler is not None:
             return handler(self, function, arguments, keywords, node)
-        if name.startswith(PROGRAM_CALLS) or name.startswith(LIBRARY_CALLS) or _is_cffi(name):
+        family = _family(name)
+        if family == "program":
             self.emit(
                 Kind.EXTERNAL,
                 node,
@@ -2435,25 +2436,24 @@ class Interpreter:
                 detail=",".join(k for k, v in keywords.items() if k == "check" and _true(v)),
             )
             return Value(roles=frozenset({"program"}))
-        if name in IDENTITY_CALLS or name.endswith(("DistributedDataParallel", ".DDP")):
+        if family == "identity":
             return arguments[0] if arguments else function
-        if ".optim." in f".{name}." and "lr_scheduler" not in name and "swa_utils" not in name:
+        if family == "optimizer":
             roles = EMPTY
             for value in values:
                 roles |= deep_roles(value, 3)
             made = Object(kind=function, roles=frozenset(r for r in roles if r.startswith(("param:", "leaf:"))))
             made.born = self.frames[-1].id if self.frames else 0
             return made
-        if name.startswith("torch.nn.") and not name.startswith(("torch.nn.functional", "torch.nn.utils")):
-            leaf = name.rsplit(".", 1)[-1]
-            if leaf[:1].isupper() and leaf not in ("Parameter",):
-                made = Object(kind=function)
-                if leaf in ("ModuleList", "Sequential", "ParameterList"):
-                    made.attributes["*"] = arguments[0] if arguments else Seq()
-                    if leaf == "Sequential" and arguments and not isinstance(arguments[0], Seq):
-                        made.attributes["*"] = Seq(items=arguments)
-                self.adopt(made, values)
-                return made
+        leaf = name.rsplit(".", 1)[-1]
+        if family == "network":
+            made = Object(kind=function)
+            if leaf in ("ModuleList", "Sequential", "ParameterList"):
+                made.attributes["*"] = arguments[0] if arguments else Seq()
+                if leaf == "Sequential" and arguments and not isinstance(arguments[0], Seq):
+                    made.attributes["*"] = Seq(items=arguments)
+            self.adopt(made, values)
+            return made
         if name.startswith(("torch.nn.init.", "torch._foreach_copy_", "torch._foreach_zero_")) and arguments:
             self.reset_event(node, arguments[0])
         counts = EMPTY
@@ -2470,7 +2470,7 @@ class Interpreter:
         if name in FETCHES or name.endswith(".from_pretrained"):
             texts = [t for v in values if (t := _text(v)) is not None]
             self.emit(Kind.NETWORK, node, text=name, detail=" ".join(texts).replace(HOLE, "?")[:200])
-        if name.endswith(".load_dataset"):
+        if leaf == "load_dataset" and leaf != name:
             texts = [t for v in values if (t := _text(v)) is not None]
             event = self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
             return Value(roles=frozenset({"foreign", f"data:{event.seq}"}))
@@ -2484,7 +2484,6 @@ class Interpreter:
                 roles |= deep_roles(value, 2)
             self.emit(Kind.SERIALIZE, node, roles=roles)
             return Value()
-        leaf = name.rsplit(".", 1)[-1]
         if "requires_grad" in keywords and leaf in FACTORIES:
             flag = keywords["requires_grad"]
             if not (isinstance(flag, Const) and not flag.value):
@@ -3359,6 +3358,7 @@ HOLDER_METHODS = SAME_OBJECT | {
 } | HOOKS  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _canonical(name: str) -> str:
     """One spelling for the modules that go by several names."""
     for short, full in (("np.", "numpy."), ("torch.nn.Parameter", "torch.nn.parameter.Parameter")):
@@ -3616,6 +3616,21 @@ def _base(node: ast.AST) -> str:
 
 def _true(value: Value) -> bool:
     return isinstance(value, Const) and value.value is True
+
+
+@lru_cache(maxsize=4096)
+def _family(name: str) -> str:
+    """What a function from outside the submission is for, where its dotted name decides that alone."""
+    if name.startswith(PROGRAM_CALLS) or name.startswith(LIBRARY_CALLS) or _is_cffi(name):
+        return "program"
+    if name in IDENTITY_CALLS or name.endswith(("DistributedDataParallel", ".DDP")):
+        return "identity"
+    if ".optim." in f".{name}." and "lr_scheduler" not in name and "swa_utils" not in name:
+        return "optimizer"
+    if name.startswith("torch.nn.") and not name.startswith(("torch.nn.functional", "torch.nn.utils")):
+        leaf = name.rsplit(".", 1)[-1]
+        return "network" if leaf[:1].isupper() and leaf != "Parameter" else ""
+    return ""
 
 
 def _is_cffi(name: str) -> bool:

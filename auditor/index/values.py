@@ -117,20 +117,23 @@ class Class(Value):
     program: Program = field(default=None)  # type: ignore[assignment]
     bases: tuple[Value, ...] = ()
     attributes: dict[str, Value] = field(default_factory=dict)
+    _external: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
         return self.node.name
 
-    def external_bases(self) -> set[str]:
+    def external_bases(self) -> frozenset[str]:
         """Dotted names of all bases outside the submission, through user classes."""
-        found: set[str] = set()
-        for base in self.bases:
-            if isinstance(base, External):
-                found.add(base.name)
-            elif isinstance(base, Class) and base is not self:
-                found |= base.external_bases()
-        return found
+        if self._external is None:
+            found: frozenset[str] = EMPTY
+            for base in self.bases:
+                if isinstance(base, External):
+                    found |= {base.name}
+                elif isinstance(base, Class) and base is not self:
+                    found |= base.external_bases()
+            self._external = found
+        return self._external
 
     @property
     def is_module(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -157,6 +157,11 @@ class RunLog:
             merged.setdefault(name.lower(), value)
             merged.setdefault(name.lower().rsplit(".", 1)[-1], value)
         return merged
+
+    @property
+    def setting_names(self) -> Collection[str]:
+        """Lower-case names of all settings this run printed."""
+        return self._by_name.keys()
 
     def setting(self, names: tuple[str, ...]) -> LoggedValue | None:
         """The value this run printed for the first of ``names`` (lower case) it printed any for."""

@@ -107,7 +107,7 @@ class Claim:
 
     def settings(self, names: tuple[str, ...]) -> list[SettingValue]:
         """Scalar entries named one of ``names`` (lower case): top level and configuration sections."""
-        if self.file is None or self._names.isdisjoint(names):
+        if self.file is None or self.names.isdisjoint(names):
             return []
         found: list[SettingValue] = []
         for key, value in _scalars(self.raw):
@@ -118,7 +118,8 @@ class Claim:
         return found
 
     @cached_property
-    def _names(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
+        """Names of the scalar entries, in lower case."""
         return frozenset(key.lower() for key, _ in _scalars(self.raw))
 
     def commands(self) -> list[tuple[str, int]]:

@@ -139,7 +139,15 @@ class RunEvidence:
     def _settings(self) -> dict[tuple[str, ...], tuple[SettingValue, ...]]:
         return {}
 
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """Every name that some launch, the claim or a log gives a value to."""
+        launched = (x.names for x in self.claimed_launches)
+        return self.claim.names.union(*launched, *(run.setting_names for run in self.logs))
+
     def _seen(self, names: tuple[str, ...]) -> tuple[SettingValue, ...]:
+        if self._named.isdisjoint(names):
+            return ()
         launched = (v for x in reversed(self.claimed_launches) if (v := x.setting(names)) is not None)
         values: list[SettingValue] = [*launched, *self.claim.settings(names)]
         for run in self.claim_runs:

@@ -65,7 +65,7 @@ class LaunchCommand:
 
     def setting(self, names: tuple[str, ...]) -> SettingValue | None:
         """The value this launch gives to one of ``names`` (lower case; flags with dashes as underscores)."""
-        if self._names.isdisjoint(names):
+        if self.names.isdisjoint(names):
             return None
         for source in (self.flags, self.env):
             for name, value in source.items():
@@ -74,7 +74,8 @@ class LaunchCommand:
         return None
 
     @cached_property
-    def _names(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
+        """What this launch gives values to (lower case; flags with dashes as underscores)."""
         return frozenset(_key(name) for name in (*self.flags, *self.env))
 
 
