@@ -207,7 +207,7 @@ class Scope:
         return None
 
     def assign(self, name: str, value: Value) -> None:
-        (self.shared.get(name) or self).names[name] = value
+        (self.shared.get(name) or self if self.shared else self).names[name] = value
 
     @property
     def module(self) -> Scope:
@@ -444,9 +444,10 @@ class Interpreter:
         if self.watches_leaves and self.loops and "val" in value.roles and isinstance(node.value, ast.BinOp | ast.Call):
             self.note_update(node, value, scope)
         for target in node.targets:
-            self.keeps_best(target, value)
+            if value.roles:
+                self.keeps_best(target, value)
             self.bind(target, value, scope)
-        if len(node.targets) == 1:
+        if len(node.targets) == 1 and (node.value.__class__ is ast.BinOp or "nn" in value.roles):
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
 
     def note_update(self, node: ast.Assign, value: Value, scope: Scope) -> None:
@@ -1105,7 +1106,10 @@ class Interpreter:
     def eval(self, node: ast.expr, scope: Scope) -> Value:
         """The abstract value of an expression."""
         self.steps += 1
-        handler = EXPRESSIONS.get(type(node))
+        kind = node.__class__
+        if kind is ast.Name:  # nearly half of all expressions
+            return self.e_name(node, scope)  # type: ignore[arg-type]
+        handler = EXPRESSIONS.get(kind)
         if handler is not None:
             return handler(self, node, scope)  # type: ignore[no-any-return]
         return Value()
@@ -1117,13 +1121,16 @@ class Interpreter:
         return Const(value=value)
 
     def e_name(self, node: ast.Name, scope: Scope) -> Value:
-        found = scope.find(node.id)
-        if found is None:
-            return External(name=node.id)
-        value = found[0]
-        if isinstance(value, Object):
-            self.touch(value)
-        return value
+        name = node.id
+        place: Scope | None = scope
+        while place is not None:
+            value = place.names.get(name)
+            if value is not None:
+                if value.__class__ is Object:
+                    self.touch(value)
+                return value
+            place = place.parent
+        return External(name=name)
 
     def e_attribute(self, node: ast.Attribute, scope: Scope) -> Value:
         return self.member(self.eval(node.value, scope), node)
@@ -1438,9 +1445,8 @@ class Interpreter:
     def e_call(self, node: ast.Call, scope: Scope) -> Value:
         if self.passes and id(node) in self.index.state_calls:
             self.emit(Kind.LOOKAHEAD, node, detail="state")
-        if id(node) in self.byte_mixtures:
-            return self.byte_mix(node, self.plain_call(node, scope), scope)
-        return self.plain_call(node, scope)
+        value = self.plain_call(node, scope)
+        return self.byte_mix(node, value, scope) if id(node) in self.byte_mixtures else value
 
     def byte_mix(self, node: ast.expr, value: Value, scope: Scope) -> Value:
         """Note a mixture with a byte model: what is computed from it carries ``bytemix:N``.
@@ -2320,7 +2326,7 @@ class Interpreter:
 
     def keeps_best(self, target: ast.expr, value: Value) -> None:
         """``best = minimum(best, loss)``: what was compared with is replaced, so the best of several is kept."""
-        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")} if value.roles else EMPTY
+        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")}
         for event in self.trace.events if seqs else ():
             if event.seq in seqs and event.detail == f"with {_base(target)}":
                 event.detail = "best so far"

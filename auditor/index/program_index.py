@@ -292,9 +292,9 @@ class ProgramIndex:
                 value = getattr(node, name, None)
                 if value.__class__ is list:
                     for item in value:
-                        if isinstance(item, ast.AST):
+                        if item is not None:
                             push((item, facts, prefix, in_class))
-                elif isinstance(value, ast.AST):
+                elif value is not None:
                     push((value, facts, prefix, in_class))
         for inner in reversed(self.functions.values()):
             if inner.outer is not None:

@@ -6,13 +6,17 @@ import ast
 from collections.abc import Iterable, Iterator
 
 # Fields that hold names, numbers or operators: nothing below them.
-_LEAVES = frozenset({"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "level", "module", "conversion"})
+_LEAVES = frozenset(
+    {
+        "arg", "asname", "attr", "conversion", "ctx", "id", "is_async", "kind", "kwd_attrs", "level", "module", "name",
+        "op", "ops", "rest", "simple", "tag", "type_comment", "type_ignores",
+    }
+)  # fmt: skip
+_NAMES_ONLY = (ast.Constant, ast.Global, ast.Nonlocal, ast.MatchSingleton)
 
 
 def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
-    if kind is ast.Constant:
-        return ()
-    return tuple(f for f in kind._fields if f not in _LEAVES)
+    return () if kind in _NAMES_ONLY else tuple(f for f in kind._fields if f not in _LEAVES)
 
 
 FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
@@ -24,18 +28,18 @@ FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
 def walk(node: ast.AST) -> Iterator[ast.AST]:
     """``node`` and all nodes below it in no particular order, operators and contexts left out."""
     fields = FIELDS
-    todo = [node]
+    todo: list[ast.AST | None] = [node]
     push, pop = todo.append, todo.pop
     while todo:
-        node = pop()
-        yield node
-        for name in fields[node.__class__]:
-            value = getattr(node, name, None)
+        found = pop()
+        if found is None:
+            continue
+        yield found
+        for name in fields[found.__class__]:
+            value = getattr(found, name, None)
             if value.__class__ is list:
-                for item in value:
-                    if isinstance(item, ast.AST):
-                        push(item)
-            elif isinstance(value, ast.AST):
+                todo += value
+            else:
                 push(value)
 
 
