@@ -249,7 +249,7 @@ def sandbox_note(report: ProbeReport) -> str:
 
 def quantity(value: float | None, unit: str = "") -> str:
     """A measured number with its unit."""
-    text = "?" if value is None else f"{value:.6g}"
+    text = "?" if value is None else f"{value:,.0f}" if value.is_integer() else f"{value:.6g}"
     return f"{text} {unit}".rstrip()
 
 
@@ -288,11 +288,26 @@ def stop_place(result: ProbeResult, folder: str | None) -> str:
     return within(stop.file, folder) + (f":{stop.line}" if stop.line else "")
 
 
-def substitution_line(item: Substitution, folder: str | None) -> str:
-    """What was put in place of what, and where."""
-    if item.file is None:
-        return item.what
-    return f"{item.what} ({within(item.file, folder)}{f':{item.line}' if item.line else ''})"
+def substitution_lines(items: Iterable[Substitution], folder: str | None, limit: int = 10) -> list[str]:
+    """What was put in place of what, each once with the lines where, at most ``limit`` of them."""
+    lines: dict[tuple[str, str | None], list[int]] = {}
+    for item in items:
+        lines.setdefault((item.what, item.file), []).extend([item.line] if item.line else [])
+    found = []
+    for (what, file), places in lines.items():
+        more = f" and {len(places) - limit} more" if len(places) > limit else ""
+        at = f":{', '.join(map(str, sorted(places)[:limit]))}{more}" if places else ""
+        found.append(what if file is None else f"{what} ({within(file, folder)}{at})")
+    return found
+
+
+def meanings(result: ProbeResult) -> list[str]:
+    """What a result says about rules, without repeating its reason."""
+    return [
+        f"{s.rule} {s.status.value}" + ("" if s.reason == result.reason else f": {s.reason}")
+        for s in result.shown
+        if not s.suspected_only
+    ]
 
 
 def override_line(item: Override) -> str:

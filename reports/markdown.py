@@ -39,6 +39,7 @@ from reports.base import (
     has_details,
     is_packed,
     limits,
+    meanings,
     number,
     number_line,
     override_line,
@@ -52,7 +53,7 @@ from reports.base import (
     settings_of,
     shown,
     stop_place,
-    substitution_line,
+    substitution_lines,
     tally,
     within,
 )
@@ -341,7 +342,7 @@ def _probe_report(report: ProbeReport) -> Iterator[str]:
     yield _bullets(items)
     yield from _probes(report)
     for name, lines in (
-        ("Put in place so that it runs here", [substitution_line(s, report.folder) for s in report.substitutions]),
+        ("Put in place so that it runs here", substitution_lines(report.substitutions, report.folder)),
         ("Settings that were changed", [override_line(o) for o in report.overrides]),
     ):
         if lines:
@@ -386,6 +387,6 @@ def _probe(result: ProbeResult, folder: str | None) -> str:
     for label, count in (("numbers", len(result.numbers)), ("positions", len(result.positions))):
         if count > _MAX_ITEMS:
             items.append(f"and {count - _MAX_ITEMS} more {label}: see `--format json`")
-    items += [f"{code(s.rule)} {s.status.value}: {prose(s.reason)}" for s in result.shown if not s.suspected_only]
+    items += [prose(line) for line in meanings(result)]
     summary = f"{code(result.name)} {result.status.value.replace('-', ' ')}"
     return f"<details><summary>{summary}</summary>\n\n{prose(result.reason)}\n\n{_bullets(items)}\n\n</details>"

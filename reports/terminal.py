@@ -41,6 +41,7 @@ from reports.base import (
     is_packed,
     launches,
     limits,
+    meanings,
     metric_places,
     number,
     number_line,
@@ -57,7 +58,7 @@ from reports.base import (
     settings_of,
     shown,
     stop_place,
-    substitution_line,
+    substitution_lines,
     tally,
     title,
     within,
@@ -90,6 +91,9 @@ _MAX_WIDTH = 120
 """Longer lines are hard to read, however wide the terminal is."""
 _MAX_ITEMS = 12
 """Of any list that grows with the submission (places, settings, notes) no more than this is shown."""
+
+_MAX_FIGURES = 6
+"""Of the numbers, and of the positions, of one probe."""
 
 
 @dataclass(frozen=True)
@@ -414,12 +418,12 @@ def _probe_report(report: ProbeReport) -> Iterator[RenderableType]:
     yield ""
     yield from _probes(report, details=True)
     for name, lines in (
-        ("Put in place so that it runs here", [substitution_line(s, report.folder) for s in report.substitutions]),
-        ("Settings that were changed", [override_line(o) for o in report.overrides]),
+        ("Put in place so that it runs here", substitution_lines(report.substitutions, report.folder)),
+        ("Settings that were changed", ["; ".join(map(override_line, report.overrides))] if report.overrides else []),
     ):
         if lines:
             yield _section(name)
-            yield Text(visible("; ".join(lines), 4000), overflow="fold")
+            yield from (Text(visible(line, 4000), overflow="fold") for line in lines)
             yield ""
     yield _text(PROBE_LIMITS, style="dim")
 
@@ -473,15 +477,15 @@ def _probe(result: ProbeResult, folder: str | None) -> Iterator[RenderableType]:
     ):
         if value:
             rows.append((label, _text(value)))
-    rows += [("Number", _text(number_line(n))) for n in result.numbers[:_MAX_ITEMS]]
-    rows += [("Position", _text(position_line(p))) for p in result.positions[:_MAX_ITEMS]]
+    rows += [("Number", _text(number_line(n))) for n in result.numbers[:_MAX_FIGURES]]
+    rows += [("Position", _text(position_line(p))) for p in result.positions[:_MAX_FIGURES]]
     for label, items in (("numbers", result.numbers), ("positions", result.positions)):
-        if len(items) > _MAX_ITEMS:
-            rows.append(("", Text(f"and {len(items) - _MAX_ITEMS} more {label}: see --format json")))
-    rows += [("Shows", _text(f"{s.rule} {s.status.value}: {s.reason}")) for s in result.shown if not s.suspected_only]
+        if len(items) > _MAX_FIGURES:
+            rows.append(("", Text(f"and {len(items) - _MAX_FIGURES} more {label}: see --format json")))
+    rows += [("Shows", _text(line)) for line in meanings(result)]
     if rows:
         yield ""
         yield Padding(_labelled(rows), (0, 0, 0, 2))
-    for index, evidence in enumerate(result.evidence[:_MAX_ITEMS], start=1):
+    for index, evidence in enumerate(list(dict.fromkeys(result.evidence))[:_MAX_ITEMS], start=1):
         yield _evidence(index, evidence, folder)
     yield ""

@@ -119,9 +119,10 @@ def _cleared(before: Outcome, shown: Shown, result: ProbeResult) -> Outcome:
 
 
 def _joined(first: tuple[Evidence, ...], second: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    places = {(e.file, e.line, e.column, e.view): e for e in (*second, *first)}
-    ordered = dict.fromkeys((e.file, e.line, e.column, e.view) for e in (*first, *second))
-    return tuple(places[place] for place in ordered)
+    found: dict[tuple[object, ...], Evidence] = {}
+    for evidence in (*first, *second):
+        found.setdefault((evidence.file, evidence.line, evidence.column, evidence.view), evidence)
+    return tuple(found.values())
 
 
 # -- what the sandboxed run tried ------------------------------------------------------------------------------

@@ -21,12 +21,12 @@ class ProbeStatus(StrEnum):
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: what differs after them is the order of additions, not the submission."""
-    return float(f"{value:.6g}")
+    """Six significant digits: what differs after them is the order of additions, not the submission. Counts stay."""
+    return value if value.is_integer() and abs(value) < 2**53 else float(f"{value:.6g}")
 
 
 Figure = Annotated[float, AfterValidator(_rounded)]
-"""A measured number, kept to six significant digits."""
+"""A measured number, kept to six significant digits; a whole number is kept as it is."""
 
 
 class Number(Frozen):
