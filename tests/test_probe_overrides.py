@@ -149,3 +149,10 @@ def test_without_a_script_there_is_nothing_to_override() -> None:
 def test_case_operators_are_asked_for() -> None:
     text = SETTINGS.replace('"fineweb_val_*.bin")', '"fineweb_val_*.bin")\n    side = "fineweb_val_bytes_*.bin"')
     assert plan_overrides(read({"train_gpt.py": text})).world()["caseops"] is True
+
+
+def test_what_is_code_in_a_log_is_no_value() -> None:
+    log = "ttt_lora_rank: float\nttt_chunk_tokens: args.ttt_chunk_tokens\nmode: tuple(\ngate_scale: enabled\n"
+    plan = plan_overrides(read({"train_gpt.py": SETTINGS, "train.log": log}))
+    assert plan.environment["TTT_LORA_RANK"] == "4" and plan.environment["TTT_CHUNK_TOKENS"] == "128"
+    assert "MODE" not in plan.environment

@@ -220,6 +220,12 @@ def _reads(reading: Reading, indexes: Iterable[ProgramIndex]) -> list[_Read]:
             **({"flag": name[2:]} if name.startswith("--") else {"env": name, "attribute": _attribute(reading, name)})
         )
         run = told.value
+        if run is not None and _CODE.search(run):
+            run = None
+        if run is not None and _numeric(default) is not None:
+            # Logs also print types, words and lists where the code reads a number.
+            run = {"True": "1", "False": "0", "enabled": "1", "disabled": "0"}.get(run, run)
+            run = run if _numeric(run) is not None else None
         launched = [v.value for v in told.values if v.origin == "launch command"]
         found.append(
             _Read(
@@ -234,6 +240,8 @@ def _reads(reading: Reading, indexes: Iterable[ProgramIndex]) -> list[_Read]:
     return found
 
 
+_CODE = re.compile(r"[({=]|^(?:self|args|h|hp|cfg|config|hparams|os)\.[A-Za-z_]")
+"""A value that is a piece of code: some logs hold the script in a form that reads like settings."""
 _LAUNCHER = frozenset({"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH"})
 """What torchrun sets: the harness decides."""
 

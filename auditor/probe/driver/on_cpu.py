@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from auditor.probe.driver.used import NoStandInError
+from auditor.probe.driver.used import NoStandInError, note
 
 bfloat16: Any = torch.float32
 """The dtype that stands for bfloat16: float32, in which a difference is not lost in rounding."""
@@ -23,11 +23,28 @@ autocasts = False
 """Whether autocast does anything; off, everything is computed in the dtype it comes in."""
 
 
+_INFERENCE_MODE: Any = torch.inference_mode
+
+
+def _no_grad(mode: Any = True) -> Any:
+    """``torch.inference_mode`` where everything is float32.
+
+    Scripts keep tables (rotary angles) that they first make in inference mode, and train with a cast copy of them. In
+    float32 that cast makes no copy, and training with what inference mode made is refused.
+    """
+    note("torch.inference_mode → torch.no_grad")
+    if callable(mode):
+        return torch.no_grad()(mode)
+    return torch.no_grad() if mode else torch.enable_grad()
+
+
 def precise(*, on: bool) -> None:
     """Compute in float32 throughout (``on``), or as the script says."""
     global bfloat16, autocasts
     bfloat16 = torch.float32 if on else torch.bfloat16
     autocasts = not on
+    anything: Any = torch
+    anything.inference_mode = _no_grad if on else _INFERENCE_MODE
 
 
 def host(value: Any, *args: Any, **options: Any) -> Any:
