@@ -30,7 +30,7 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from auditor.errors import AuditorError
 from auditor.probe.result import Substitution
-from auditor.unpack.newer import TooDeepError, check_nesting, with_room
+from auditor.unpack.newer import TooDeepError, check_nesting, spaced_out, with_room
 
 NAME = "_on_cpu"
 """The one name that adapted code refers to."""
@@ -43,6 +43,8 @@ _REPLACED = {
     "torch.amp.autocast": "autocast",
     "torch.amp.GradScaler": "GradScaler",
     "torch.bfloat16": "bfloat16",
+    "tl.bfloat16": "kernel_bfloat16",
+    "triton.language.bfloat16": "kernel_bfloat16",
     "torch._dynamo.config": "settings",
     "torch._inductor.config": "settings",
     "torch._functorch.config": "settings",
@@ -69,7 +71,8 @@ def adapt(text: str, *, file: str | None = None, constants: Mapping[str, str] | 
 
     ``constants`` maps names to Python expressions. A name is that of a variable at module level (``BLOCK``), an
     attribute of a class (``Hyperparameters.num_layers``), a local of a function (``main.chunk``) or the default of a
-    parameter (``eval_val.stride``); where it is assigned more than once in its scope, each assignment is replaced.
+    parameter (``eval_val.stride``, ``eval_val(stride)``); where it is assigned more than once in its scope, each
+    assignment is replaced.
 
     Raises:
         AdaptError: LibCST can't read the text, or a constant is no expression.
@@ -78,7 +81,7 @@ def adapt(text: str, *, file: str | None = None, constants: Mapping[str, str] | 
     for name, value in (constants or {}).items():
         try:
             ast.parse(value, mode="eval")
-            wanted[name] = cst.parse_expression(value)
+            wanted[re.sub(r"\((\w+)\)$", r".\1", name)] = cst.parse_expression(value)
         except (SyntaxError, ValueError, cst.ParserSyntaxError):
             raise AdaptError(f"the value for {name} is no expression: {value[:80]}") from None
     try:
@@ -88,10 +91,17 @@ def adapt(text: str, *, file: str | None = None, constants: Mapping[str, str] | 
         raise AdaptError(f"the script is too deep for LibCST: {why}") from None
     except cst.ParserSyntaxError as why:
         raise AdaptError(f"LibCST can't read the script: {why.message.splitlines()[0]}") from None
+    except cst.CSTValidationError as why:
+        raise AdaptError(f"LibCST can't read the script: {why}") from None
 
 
 def _adapt(text: str, file: str | None, wanted: Mapping[str, cst.BaseExpression]) -> Adapted:
-    wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
+    try:
+        module = cst.parse_module(text)
+    except cst.CSTValidationError:
+        # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
+        module = cst.parse_module(spaced_out(text)[0])
+    wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
     codemod = _OnCpu(file, wanted)
     changed = wrapper.visit(codemod)
     unused = tuple(name for name in wanted if name not in codemod.used)

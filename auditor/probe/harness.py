@@ -2,7 +2,9 @@
 
 ::
 
-    with Harness(reading, world=Path(...), environment={...}, constants={...}) as harness:
+    plan = plan_overrides(reading)
+    world = build(folder, **plan.world())
+    with Harness(reading, world=world.root, overrides=plan) as harness:
         result = harness.run("model:measure", {"positions": 80}, wall=60)
         if result.stop is not None: ...       # exactly what stopped it
         result.value                          # what the job returned
@@ -20,7 +22,7 @@ import ast
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -31,6 +33,7 @@ import auditor
 from auditor.evidence import Attempt, Evidence
 from auditor.probe import programs
 from auditor.probe.adapt import Adapted, AdaptError, adapt
+from auditor.probe.overrides import Overrides, Size
 from auditor.probe.result import Stop, Substitution
 from auditor.reading import Reading
 from auditor.sandbox import End, Limits, Sandbox, SandboxResult
@@ -70,15 +73,14 @@ class JobResult:
 class Harness:
     """One submission, ready for jobs.
 
-    ``environment``, ``constants`` (see :func:`auditor.probe.adapt.adapt`) and ``arguments`` (the command line) make it
-    small. ``world`` is a folder mounted at /world. ``protected=False`` only if a person typed --no-sandbox.
+    ``overrides`` make it small: environment, command line, and constants that the codemod replaces. ``environment``
+    goes over theirs. ``world`` is a folder mounted at /world. ``protected=False`` only if a person typed --no-sandbox.
     """
 
     reading: Reading
     world: Path | None = None
+    overrides: Overrides = field(default_factory=lambda: Overrides(Size()))
     environment: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
-    arguments: Sequence[str] = ()
     protected: bool = True
     progress: Callable[[str], None] = lambda message: None
 
@@ -128,7 +130,7 @@ class Harness:
 
     @cached_property
     def adapted(self) -> dict[str, Adapted]:
-        """The adapted texts. Constants are replaced in the entry script.
+        """The adapted texts.
 
         Raises:
             AdaptError: the entry script can't be adapted.
@@ -136,7 +138,7 @@ class Harness:
         found: dict[str, Adapted] = {}
         for path, program in self.programs.items():
             try:
-                constants = self.constants if path == self.entry else None
+                constants = {c.name: c.probe for c in self.overrides.constants if c.file == program.file}
                 found[path] = adapt(program.text, file=program.file, constants=constants)
             except AdaptError:
                 if path == self.entry:
@@ -192,7 +194,12 @@ class Harness:
         told = Path(self._folder.name) / f"job{self._runs}"
         output.mkdir()
         task = {
-            **{"job": job, "entry": self.entry, "arguments": dict(arguments or {}), "argv": list(self.arguments)},
+            **{
+                "job": job,
+                "entry": self.entry,
+                "arguments": dict(arguments or {}),
+                "argv": list(self.overrides.arguments),
+            },
             **{"seed": seed, "threads": 1, "precise": precise},
         }
         _write(told / "job.json", json.dumps(task).encode())
@@ -204,6 +211,7 @@ class Harness:
             output=output,
             mounts=mounts,
             environment={
+                **self.overrides.environment,
                 **self.environment,
                 **(environment or {}),
                 "PATH": f"/submission/bin:/guard/bin:{Path(sys.executable).parent}:/usr/bin:/bin",

@@ -38,6 +38,22 @@ echo "${0##*/}: not available in the sandbox" >&2
 exit 127
 """
 
+_SAME = """
+# The code as it is: from a file, else from standard input; to a file after -o, else to standard output.
+out= in=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -o|--output) out=$2; shift;;
+    --*) ;;
+    -) ;;
+    *) in=$1;;
+  esac
+  shift
+done
+if [ -n "$out" ]; then exec > "$out"; fi
+exec cat ${in:+"$in"}
+"""
+
 _SMI = """#!/bin/sh
 echo "NVIDIA H100 80GB HBM3 (stand-in)"
 """
@@ -45,9 +61,13 @@ echo "NVIDIA H100 80GB HBM3 (stand-in)"
 _PROGRAMS = {
     **dict.fromkeys(("lrzip", "lrunzip", "lrzcat"), _TELL + _STORES),
     **dict.fromkeys(("gcc", "cc", "g++", "c++", "clang", "clang++"), _TELL + _REAL),
+    "pyminify": _TELL + _SAME,
     "nvidia-smi": _SMI,
 }
-SUBSTITUTED = {"lrzip": "a program lrzip that stores bytes as they are", "nvidia-smi": "a program nvidia-smi"}
+SUBSTITUTED = {
+    "lrzip": "a program lrzip that stores bytes as they are",
+    "pyminify": "a program pyminify that leaves code as it is",
+}
 """What the report says of those that don't do what the real ones do."""
 
 

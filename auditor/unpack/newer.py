@@ -389,13 +389,15 @@ def _covered(text: str, covers: list[_Cover] | None = None) -> ast.Module:
 _WORDS = frozenset(("for", "if", "else", "in", "and", "or", "not", "is"))
 
 
-def _spaced(text: str) -> tuple[str, list[int]]:
-    """``text`` with a blank between closing brackets and words, and the character offsets that got one."""
-    offsets = [
-        match.start()
-        for match in _TOKEN.finditer(text)
-        if match.lastgroup == "other" and match[0] in _WORDS and text[match.start() - 1 : match.start()] == ")"
-    ]
+def spaced_out(text: str) -> tuple[str, list[int]]:
+    """``text`` with a blank between brackets and the words beside them, and the character offsets that got one."""
+    offsets: list[int] = []
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "other" and match[0] in _WORDS:
+            if text[match.start() - 1 : match.start()] == ")":
+                offsets.append(match.start())
+            if text[match.end() : match.end() + 1] == "(":
+                offsets.append(match.end())
     edges = [0, *offsets, len(text)]
     return " ".join(text[a:b] for a, b in pairwise(edges)), offsets
 
@@ -455,7 +457,7 @@ def _newer(text: str) -> ast.Module:
         return with_room(lambda: _covered(text))
     except cst.CSTValidationError:
         # LibCST wants blanks that Python doesn't, as in "[a-(b if c else d)for a in e]".
-        spaced, blanks = _spaced(text)
+        spaced, blanks = spaced_out(text)
         return _unspaced(with_room(lambda: _covered(spaced)), text, blanks)
 
 

@@ -47,6 +47,15 @@ def precise(*, on: bool) -> None:
     anything.inference_mode = _no_grad if on else _INFERENCE_MODE
 
 
+def __getattr__(name: str) -> Any:
+    """``kernel_bfloat16``, the same for Triton's kernels."""
+    if name != "kernel_bfloat16":
+        raise AttributeError(name)
+    import triton.language as tl
+
+    return tl.bfloat16 if autocasts else tl.float32
+
+
 def host(value: Any, *args: Any, **options: Any) -> Any:
     """``value.cpu()`` or ``value.to("cpu", ...)`` of something on a GPU: never the same memory."""
     if not isinstance(value, torch.Tensor):
@@ -303,12 +312,15 @@ class DataParallel(nn.Module):
 
 def install() -> None:
     """Put stand-ins where scripts import them by name from torch itself."""
+    # Reads torch's functions when it is first imported, and has to find the real ones.
+    import torch._dynamo
     import torch.nn.attention
     import torch.nn.parallel
 
-    from auditor.probe.driver import group
+    from auditor.probe.driver import group, kernels
 
     group.install()
+    kernels.install()
     parallel: Any = torch.nn.parallel
     parallel.DistributedDataParallel = parallel.distributed.DistributedDataParallel = DataParallel
     attention: Any = torch.nn.attention
