@@ -43,7 +43,7 @@ class Clean(Probe):
     rules = ("noncausal-model",)
 
     def run(self, bench: Bench) -> ProbeResult:
-        assert bench.left() > 0
+        assert bench.left() > 0 and bench.folder.is_dir()
         bench.progress("looking")
         return ProbeResult(name=self.name, status=ProbeStatus.CLEAN, reason="Nothing moved.")
 

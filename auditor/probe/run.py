@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from auditor.errors import AuditorError, UsageError
 from auditor.probe.base import Probe, discover
@@ -27,12 +29,14 @@ class ProbeError(AuditorError):
 class Bench:
     """What a probe gets to work with.
 
-    ``deadline`` is a reading of time.monotonic() by which the probe should be done; ``progress`` takes one line for
-    whoever is watching; ``sandboxed`` is False only if a person typed --no-sandbox; ``cache`` lets probes share what
-    one sandboxed run answered for several of them.
+    ``folder`` is an empty folder of this run, shared by its probes and gone afterwards; ``deadline`` is a reading of
+    time.monotonic() by which the probe should be done; ``progress`` takes one line for whoever is watching;
+    ``sandboxed`` is False only if a person typed --no-sandbox; ``cache`` lets probes share what one sandboxed run
+    answered for several of them.
     """
 
     reading: Reading
+    folder: Path
     deadline: float
     progress: Callable[[str], None]
     sandboxed: bool
@@ -98,18 +102,19 @@ def run_probes(
     require(sandboxed=sandboxed)
     deadline = time.monotonic() + timeout
     results: list[ProbeResult] = []
-    bench = Bench(reading, deadline, progress, sandboxed, {})
-    for index, probe in enumerate(chosen):
-        said = f"probe {index + 1}/{len(chosen)} {probe.name}"
-        progress(said)
-        bench.progress = lambda message, said=said: progress(f"{said}: {message}")  # type: ignore[misc]
-        # A probe may take twice its share of what is left: those that come first do work that the others find done.
-        start = time.monotonic()
-        bench.deadline = start + max(0.0, deadline - start) * min(1.0, 2 / (len(chosen) - index))
-        result = _run(probe, bench, timeout)
-        result = result.model_copy(update={"seconds": round(time.monotonic() - start, 2)})
-        results.append(result)
-        finished(result)
+    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+        bench = Bench(reading, Path(folder), deadline, progress, sandboxed, {})
+        for index, probe in enumerate(chosen):
+            said = f"probe {index + 1}/{len(chosen)} {probe.name}"
+            progress(said)
+            bench.progress = lambda message, said=said: progress(f"{said}: {message}")  # type: ignore[misc]
+            # A probe may take twice its share of what is left: the first do work that the others find done.
+            start = time.monotonic()
+            bench.deadline = start + max(0.0, deadline - start) * min(1.0, 2 / (len(chosen) - index))
+            result = _run(probe, bench, timeout)
+            result = result.model_copy(update={"seconds": round(time.monotonic() - start, 2)})
+            results.append(result)
+            finished(result)
     submission = reading.submission
     return ProbeReport(
         source=submission.source,
