@@ -6,15 +6,11 @@ This is all a rule gets. Everything is built once, on first use, and shared by a
 from __future__ import annotations
 
 import ast
-import lzma
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-import brotli
 
 from auditor.index.adaptation import Relation, Rescoring, printed_scores, relations, rescorings
 from auditor.index.imports import asks_for_lack, import_flags
@@ -290,18 +286,6 @@ class Reading:
         files = [f for path, f in self._siblings.items() if path.endswith(".model")][:4]
         found = ((f.path, read_sentencepiece(f.data)) for f in files)
         return tuple((path, model) for path, model in found if model is not None)
-
-    def compressed_sizes(self, program: Program) -> Iterator[int]:
-        """Bytes of a program as shipped code: compressed, alone and in a base85 or base64 wrapper; quickest first."""
-        data = program.text.encode("utf-8", "replace")
-        for compress in (
-            lambda: zlib.compress(data, 9),
-            lambda: lzma.compress(data, preset=6),
-            lambda: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
-            lambda: brotli.compress(data, quality=11),
-        ):
-            size = len(compress())
-            yield from (size, -(-size // 4) * 5 + 75, -(-size // 3) * 4 + 75)
 
     @cached_property
     def entry_candidates(self) -> list[str]:

@@ -34,6 +34,7 @@ import ast
 import re
 from dataclasses import dataclass
 
+from auditor.code_size import ships_as
 from auditor.index.commands import command_words, split_command
 from auditor.index.trace import Event, Kind
 from auditor.index.values import HOLE, Const, Value
@@ -110,7 +111,7 @@ class ExternalBinary(Rule):
             ran, shown = reading.ran(event)
             if event.fallible and reading.failed(event):
                 ran = False
-            if call.counts_code_only and (event.fallible or event.undecided):
+            if ran is not False and call.counts_code_only and (event.fallible or event.undecided):
                 ran, shown = _minified(reading, ran, shown)
             if ran is False:
                 did_not_run.append((call, "the log shows that it did not run"))
@@ -343,7 +344,7 @@ def _minified(reading: Reading, ran: bool | None, shown: Evidence | None) -> tup
         return ran, shown
     printed = int(re.sub(r"\D", "", match[1] or match[2]))
     evidence = reading.log_evidence(*place, role="compressed code size as logged")
-    if any(abs(printed - size) <= max(60, size // 200) for size in reading.compressed_sizes(entry.program)):
+    if ships_as(entry.program.text, printed):
         return False, evidence
     return ran, evidence
 
