@@ -409,6 +409,11 @@ class Reading:
         vars(self).clear()
 
     @property
+    def entry_file(self) -> str | None:
+        """The entry script's path relative to the folder; what it runs may stand in another file."""
+        return self._chosen[0]
+
+    @property
     def entry(self) -> ProgramIndex | None:
         """The index of the entry script."""
         return self.index(self._chosen[0]) if self._chosen[0] is not None else None

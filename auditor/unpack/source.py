@@ -19,7 +19,8 @@ _BOMS = (
 MAX_CODE = 2**20
 """Characters of code, long literals left out, that are parsed: a syntax tree takes up to 700 times as much."""
 TOO_LARGE = "the text is too large to be parsed"
-_LONG_LITERAL = re.compile(r"[^\s'\"\\,;=()]{200,}")
+LONG_LITERAL = 200
+_WORD = re.compile(r"[^\s'\"\\,;=()]+")
 _COOKIE = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _BLANK = re.compile(rb"^[ \t\f]*(?:#.*)?$")
 
@@ -80,7 +81,7 @@ def parse(text: str, note: str | None = None) -> Source:
     if "\0" in text:
         line, column = position(text, text.index("\0"))
         return Source(text, None, False, f"null byte at {line}:{column}", note)
-    if len(text) > MAX_CODE and len(_LONG_LITERAL.sub("", text)) > MAX_CODE:
+    if len(text) > MAX_CODE and len(text) - _literals(text) > MAX_CODE:
         return Source(text, None, False, f"{TOO_LARGE}: more than {MAX_CODE // 2**20} MiB of code", note)
     try:
         return Source(text, quiet_parse(text), False, None, note)
@@ -100,6 +101,11 @@ def parse(text: str, note: str | None = None) -> Source:
         if in_format_string and newer.line > 1:
             line, column, message = newer.line, newer.column, str(newer)
         return Source(text, None, False, f"{message} at {line}:{column}", note)
+
+
+def _literals(text: str) -> int:
+    """The characters of a text that stand in words too long to be code."""
+    return sum(len(word) for word in _WORD.findall(text) if len(word) >= LONG_LITERAL)
 
 
 def read_source(data: bytes) -> Source:

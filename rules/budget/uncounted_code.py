@@ -125,11 +125,11 @@ def _imported(found: Import) -> set[str]:
 
 def _executed(reading: Reading, entry: ProgramIndex) -> Iterator[tuple[SubmissionFile, Evidence]]:
     """The file that a wrapper runs: then the counted script is not the one that does the work."""
+    wrapper = reading.entry_file
     for relative, file in reading.python_files.items():
-        if file.path == entry.program.file and relative in reading.entry_candidates:
-            wrapper = next((c for c in reading.entry_candidates if reading.index(c) is entry and c != relative), None)
-            if wrapper is not None:
-                yield file, reading.log_evidence(file.path, 1, file.name, f"run by {wrapper}")
+        run = file.path == entry.program.file and relative in reading.entry_candidates
+        if run and wrapper is not None and relative != wrapper:
+            yield file, reading.log_evidence(file.path, 1, file.name, f"run by {wrapper}")
 
 
 def _native(reading: Reading) -> Iterator[tuple[SubmissionFile, Evidence]]:
