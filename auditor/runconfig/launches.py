@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Literal
+from functools import cache, cached_property
+from typing import Any, Literal
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -136,8 +136,9 @@ def read_markdown(path: str, text: str) -> Document:
     prose: list[Snippet] = []
     headings: list[tuple[int, str]] = []
     title = ""
+    env: dict[str, Any] = {}
     try:
-        tokens: list[Token] = MarkdownIt("commonmark").enable("table").parse(text)
+        tokens: list[Token] = _blocks().parse(text, env)
     except (ValueError, RecursionError, IndexError):
         tokens = []
     level: int | None = None
@@ -171,20 +172,35 @@ def read_markdown(path: str, text: str) -> Document:
                 title = " / ".join(h[1] for h in headings)
                 level = None
             if cells is not None:
-                cells.append(_plain(token))
+                cells.append(_plain(_inline(token, env)))
             for number, part in enumerate(token.content.split("\n")):
                 prose.append(Snippet(part, line + number, title, fenced=False))
-            for child in token.children or ():
+            for child in _inline(token, env) if "`" in token.content and ".py" in token.content else ():
                 if child.type == "code_inline" and ".py" in child.content:
                     snippets.append(Snippet(child.content, line, title, fenced=False))
     return Document(path, tuple(snippets), tuple(prose), tuple(tables))
 
 
-def _plain(token: Token) -> str:
-    """The text of an inline token without its markup."""
-    children = token.children or ()
-    parts = (" " if c.type in ("softbreak", "hardbreak") else c.content for c in children if c.type != "html_inline")
-    return "".join(parts).strip()
+@cache
+def _blocks() -> MarkdownIt:
+    """A parser that leaves what stands inside of paragraphs and cells as it is: most of it is only searched."""
+    return MarkdownIt("commonmark").enable("table").disable("inline")
+
+
+def _inline(token: Token, env: dict[str, Any]) -> list[Token]:
+    """The parts of an inline token; ``env`` holds the link references of its document."""
+    parts: list[Token] = []
+    try:
+        _blocks().inline.parse(token.content, _blocks(), env, parts)
+    except (ValueError, RecursionError, IndexError):
+        return []
+    return parts
+
+
+def _plain(parts: list[Token]) -> str:
+    """The text of inline tokens without their markup."""
+    texts = (" " if c.type in ("softbreak", "hardbreak") else c.content for c in parts if c.type != "html_inline")
+    return "".join(texts).strip()
 
 
 def read_launches(folder: RecordFolder, documents: tuple[Document, ...], claim: Claim) -> tuple[LaunchCommand, ...]:
