@@ -15,7 +15,7 @@ LONG = 32_000
 LZMA_TO_ZLIB = (0.80, 1.02)
 BROTLI_TO_ZLIB = (0.75, 0.98)
 EXTREME_TO_LZMA = (0.97, 1.03)
-BROTLI_TO_LZMA = (0.91, 0.995)
+BROTLI_TO_LZMA = (0.925, 0.99)
 
 
 def ships_as(text: str, size: int) -> bool:
@@ -31,14 +31,18 @@ def ships_as(text: str, size: int) -> bool:
         return True
     if not short and not _near(size, plain, LZMA_TO_ZLIB) and not _near(size, plain, BROTLI_TO_ZLIB):
         return False
-    packed = len(lzma.compress(data, preset=6))
+    packed = _lzma(data, 6)
     if _near(size, packed):
         return True
-    if (short or _near(size, packed, EXTREME_TO_LZMA)) and _near(
-        size, len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    ):
+    if (short or _near(size, packed, EXTREME_TO_LZMA)) and _near(size, _lzma(data, 9 | lzma.PRESET_EXTREME)):
         return True
     return (short or _near(size, packed, BROTLI_TO_LZMA)) and _near(size, len(brotli.compress(data, quality=11)))
+
+
+def _lzma(data: bytes, preset: int) -> int:
+    """Bytes of ``data`` by LZMA; a window no larger than the data takes less to set up and packs as well."""
+    window = max(len(data), 4096)
+    return len(lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]))
 
 
 def _near(size: int, compressed: int, factors: tuple[float, float] = (1.0, 1.0)) -> bool:
