@@ -76,11 +76,12 @@ class Site:
     caller: Site | None = None
     call: ast.Call | None = None
     depth: int = 0
+    key: tuple[int, int, int] = field(init=False)
+    """Equal for sites that see the same values."""
 
-    @property
-    def key(self) -> tuple[int, int, int]:
-        """Equal for sites that see the same values."""
-        return id(self.body), id(self.call) if self.call is not None else 0, id(self.caller) if self.caller else 0
+    def __post_init__(self) -> None:
+        call, caller = self.call, self.caller
+        self.key = id(self.body), id(call) if call is not None else 0, id(caller) if caller is not None else 0
 
 
 class Item(NamedTuple):
@@ -118,13 +119,20 @@ class Definitions:
     blocks: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Lines of the block that each defining statement stands in, by the statement's id."""
     loops: list[tuple[int, int]] = field(default_factory=list)
+    _reaching: dict[tuple[str, int], tuple[list[Def], bool]] = field(default_factory=dict)
 
-    def reaching(self, defined: list[Def], line: int) -> tuple[list[Def], bool]:
-        """The definitions of one name that can reach a line, and whether one of them is always passed on the way.
+    def reaching(self, name: str, line: int) -> tuple[list[Def], bool]:
+        """The definitions of ``name`` that can reach a line, and whether one of them is always passed on the way.
 
         The last plain assignment before the line in a block around it hides all earlier ones; what comes after the line
         reaches it only in a later round of a loop that does not pass that assignment again.
         """
+        found = self._reaching.get((name, line))
+        if found is None:
+            found = self._reaching[name, line] = self._reach(self.names.get(name, []), line)
+        return found
+
+    def _reach(self, defined: list[Def], line: int) -> tuple[list[Def], bool]:
         last = 0
         for d in defined:
             start, end = self.blocks.get(id(d.statement), (0, 0))
@@ -277,7 +285,7 @@ class Flow:
         """What a name holds at a line: its definitions, the argument passed, or the outer function's variable."""
         known = self.definitions(site)
         defined = known.names.get(name, [])
-        reaching, settled = known.reaching(defined, line) if line is not None else (defined, False)
+        reaching, settled = known.reaching(name, line) if line is not None else (defined, False)
         made = [i for d in reaching for i in self._defined(d, site, path)]
         if name in known.parameters:
             return made if settled else made + self._arguments(name, known, site, path)

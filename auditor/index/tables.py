@@ -151,6 +151,8 @@ class Tables:
     """The events that the reported figure comes from: additions to its sum, and its print."""
     _atoms: dict[Mark, frozenset[Atom]] = field(default_factory=dict)
     _streams: dict[Mark, bool] = field(default_factory=dict)
+    _masks: dict[Mark, bool] = field(default_factory=dict)
+    _mixed: dict[tuple[Mark, frozenset[tuple[str, tuple[str, ...]]]], Item | None] = field(default_factory=dict)
 
     @cached_property
     def possible(self) -> bool:
@@ -586,7 +588,14 @@ class Tables:
 
     def keys(self, read: Read) -> list[Item]:
         """What a read is addressed with, without the masks that only pick rows of the answer."""
-        return [k for k in read.access.keys if not self._is_mask(k)]
+        return [k for k in read.access.keys if not self.is_mask(k)]
+
+    def is_mask(self, key: Item) -> bool:
+        """Whether a subscript only picks rows by a condition; asked for the same keys over and over."""
+        mark = _mark(key)
+        if mark not in self._masks:
+            self._masks[mark] = self._is_mask(key)
+        return self._masks[mark]
 
     def _is_mask(self, key: Item, depth: int = 0) -> bool:
         node = key.node
@@ -611,7 +620,13 @@ class Tables:
 
     def mixed(self, key: Item, extra: frozenset[Atom]) -> Item | None:
         """Where one of these tokens goes through a hash, a mask or a modulus on the way to the key."""
-        bare = {(a.source, a.subscripts) for a in extra}
+        bare = frozenset((a.source, a.subscripts) for a in extra)
+        asked = _mark(key), bare
+        if asked not in self._mixed:
+            self._mixed[asked] = self._mixed_in(key, bare)
+        return self._mixed[asked]
+
+    def _mixed_in(self, key: Item, bare: frozenset[tuple[str, tuple[str, ...]]]) -> Item | None:
         for item in self.flow.walk([key], limit=400):
             packs = isinstance(item.node, ast.BinOp) and isinstance(item.node.op, (ast.LShift, ast.RShift))
             if _mixes(item.node) and not packs and any((a.source, a.subscripts) in bare for a in self.atoms(item)):
@@ -672,7 +687,7 @@ class Tables:
             inner: list[tuple[Item, str | None]] = [(i, text) for i in flow.step(item) if i.node is node.value]
             index = Item(node.slice, site)
             # Of stored tokens the position only says which; of other tables (properties, counts) it is what counts.
-            if isinstance(node.slice, ast.Slice) or self._is_mask(index) or self._holds_tokens(Item(node.value, site)):
+            if isinstance(node.slice, ast.Slice) or self.is_mask(index) or self._holds_tokens(Item(node.value, site)):
                 return NOTHING, inner
             return NOTHING, [*inner, (index, None)]
         if isinstance(node, ast.Name):
