@@ -164,6 +164,7 @@ class Flow:
         self._programs: dict[int, Program] = {}
         self._methods: dict[str, list[tuple[ast.AST, Program, ast.ClassDef | None]]] = {}
         self._homes: dict[int, ast.AST] = {}
+        self._steps: dict[tuple[int, tuple[int, int, int], Path], list[Item]] = {}
         self._fields: dict[tuple[int, tuple[int, int, int]], list[tuple[ast.expr, Site]]] = {}
         self._calls: dict[str, dict[int, Caller]] = {}
         self._classes: dict[tuple[int, tuple[int, int, int]], ast.ClassDef | None] = {}
@@ -247,7 +248,14 @@ class Flow:
                 todo.extend(self.step(item))
 
     def step(self, item: Item) -> list[Item]:
-        """What the value of an expression is made from, directly."""
+        """What the value of an expression is made from, directly. One walk after the other asks for the same."""
+        mark = (id(item.node), item.site.key, item.path)
+        found = self._steps.get(mark)
+        if found is None:
+            found = self._steps[mark] = self._step(item)
+        return found
+
+    def _step(self, item: Item) -> list[Item]:
         node, site, path = item
         if isinstance(node, ast.Name):
             return self.name(node.id, site, path, node.lineno)
