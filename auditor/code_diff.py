@@ -10,7 +10,9 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeGuard
+from functools import cache
+
+from auditor.unpack.walk import children, walk
 
 MODULE = "<module>"
 
@@ -186,6 +188,15 @@ def _first_change(
 
 
 _SKIPPED = frozenset({"annotation", "returns", "type_comment", "ctx", "type_params", "simple", "kind"})
+_SPECIAL = frozenset(
+    {ast.arg, ast.Expr, ast.Pass, ast.Import, ast.ImportFrom, ast.Try, ast.AnnAssign, ast.Assign, ast.Call}
+)
+
+
+@cache
+def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
+    """The fields of a kind of node that make a difference."""
+    return tuple(f for f in kind._fields if f not in _SKIPPED)
 
 
 class _Dump:
@@ -200,22 +211,37 @@ class _Dump:
         self.own: dict[str, str] = {}
         if len(unit.nodes) == 1 and isinstance(unit.nodes[0], ast.FunctionDef | ast.AsyncFunctionDef):
             shared: set[str] = set()
-            for node in ast.walk(unit.nodes[0]):
-                if isinstance(node, ast.Global | ast.Nonlocal):
+            nodes: list[ast.AST] = [unit.nodes[0]]
+            for node in nodes:  # level by level, as ast.walk goes
+                nodes += children(node)
+                kind = node.__class__
+                if kind is ast.Name:
+                    if isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
+                        self.own.setdefault(node.id, f"${len(self.own)}")  # type: ignore[attr-defined]
+                elif kind is ast.arg:
+                    self.own.setdefault(node.arg, f"${len(self.own)}")  # type: ignore[attr-defined]
+                elif isinstance(node, ast.Global | ast.Nonlocal):
                     shared.update(node.names)
-                name = node.arg if isinstance(node, ast.arg) else node.id if _is_target(node) else None
-                if name is not None:
-                    self.own.setdefault(name, f"${len(self.own)}")
             for name in shared:
                 self.own.pop(name, None)
 
     def __call__(self, node: object) -> str:
-        if isinstance(node, list):
-            return "[" + ",".join(p for n in node if (p := self(n))) + "]"
+        # Called for every node and field of what is compared: the commonest kinds come first.
+        kind = node.__class__
+        if kind is ast.Name:
+            return self.own.get(node.id, node.id)  # type: ignore[attr-defined]
+        if kind is list:
+            return "[" + ",".join([p for n in node if (p := self(n))]) + "]"  # type: ignore[attr-defined]
         if not isinstance(node, ast.AST):
             return repr(node)
-        if isinstance(node, ast.Name):
-            return self.own.get(node.id, node.id)
+        if kind in _SPECIAL:
+            special = self._special(node)
+            if special is not None:
+                return special
+        return f"{kind.__name__}({','.join([self(getattr(node, f, None)) for f in _fields(type(node))])})"
+
+    def _special(self, node: ast.AST) -> str | None:
+        """How a node is written of which not everything counts; "" for nothing, None where all of it does."""
         if isinstance(node, ast.arg):
             return self.own.get(node.arg, node.arg)
         if isinstance(node, ast.Expr):
@@ -232,18 +258,13 @@ class _Dump:
             return f"Assign({self(node.targets)},{self._value(node.value)})"
         elif isinstance(node, ast.Call) and not self.defaults and _READS_SETTING.search(_name(node.func)):
             return f"Call({_name(node.func)},{self(node.args[:1])})"
-        fields = (self(v) for f, v in ast.iter_fields(node) if f not in _SKIPPED)
-        return f"{type(node).__name__}({','.join(fields)})"
+        return None
 
     def _value(self, node: ast.expr) -> str:
         plain = isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant)
         if self.configuration and not self.defaults and (plain or isinstance(node, ast.Constant)):
             return "#"
         return self(node)
-
-
-def _is_target(node: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _tries_import(node: ast.AST) -> bool:
@@ -263,14 +284,14 @@ def _name(node: ast.expr) -> str:
 
 def _minified(tree: ast.Module) -> bool:
     """Whether most local names have one or two letters."""
-    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    names = [n.id for n in walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return len(names) >= 20 and sum(len(n) <= 2 for n in names) > 0.6 * len(names)
 
 
 def _vocabulary(tree: ast.Module) -> set[str]:
     """What a minifier leaves alone: attributes, keywords and texts."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.keyword) and node.arg:
