@@ -10,9 +10,9 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
-from auditor.unpack.walk import children, walk
+from auditor.unpack.walk import FIELDS, children, walk
 
 MODULE = "<module>"
 
@@ -191,12 +191,8 @@ _SKIPPED = frozenset({"annotation", "returns", "type_comment", "ctx", "type_para
 _SPECIAL = frozenset(
     {ast.arg, ast.Expr, ast.Pass, ast.Import, ast.ImportFrom, ast.Try, ast.AnnAssign, ast.Assign, ast.Call}
 )
-
-
-@cache
-def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
-    """The fields of a kind of node that make a difference."""
-    return tuple(f for f in kind._fields if f not in _SKIPPED)
+_COMPARED = {kind: tuple(f for f in kind._fields if f not in _SKIPPED) for kind in FIELDS}
+"""The fields of each kind of node that make a difference."""
 
 
 class _Dump:
@@ -225,20 +221,20 @@ class _Dump:
             for name in shared:
                 self.own.pop(name, None)
 
-    def __call__(self, node: object) -> str:
+    def __call__(self, node: Any) -> str:
         # Called for every node and field of what is compared: the commonest kinds come first.
         kind = node.__class__
         if kind is ast.Name:
-            return self.own.get(node.id, node.id)  # type: ignore[attr-defined]
+            return self.own.get(node.id, str(node.id))
         if kind is list:
-            return "[" + ",".join([p for n in node if (p := self(n))]) + "]"  # type: ignore[attr-defined]
-        if not isinstance(node, ast.AST):
+            return "[" + ",".join([p for n in node if (p := self(n))]) + "]"
+        if kind not in _COMPARED:
             return repr(node)
         if kind in _SPECIAL:
             special = self._special(node)
             if special is not None:
                 return special
-        return f"{kind.__name__}({','.join([self(getattr(node, f, None)) for f in _fields(type(node))])})"
+        return f"{kind.__name__}({','.join([self(getattr(node, f, None)) for f in _COMPARED[kind]])})"
 
     def _special(self, node: ast.AST) -> str | None:
         """How a node is written of which not everything counts; "" for nothing, None where all of it does."""
