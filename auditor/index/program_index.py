@@ -17,7 +17,7 @@ from auditor.index.imports import Import, imports_of
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
 from auditor.unpack.native import NativeSource
-from auditor.unpack.walk import FIELDS, walk
+from auditor.unpack.walk import MANY, ONE, SHAPES, walk
 
 if TYPE_CHECKING:
     from auditor.index.interpreter import Scope
@@ -49,6 +49,9 @@ FETCHING = frozenset(
 CALLS_OUT = frozenset({"subprocess", "system", "popen", "ctypes", "CDLL", "load_inline", "cpp_extension", "cffi"})
 LONG_TEXT = 80
 ROW_STARTS = frozenset({ast.Constant, ast.UnaryOp, ast.List, ast.Tuple})
+TELLING = frozenset({ast.Call, ast.keyword, ast.arg, ast.Return, ast.Assign, ast.Slice, ast.Tuple, ast.AugAssign})
+"""Kinds of nodes that a function's facts are made of, beside names, constants and attributes."""
+ORDERINGS = frozenset({"shuffle", "permutation", "randperm", "argsort", "sort", "sorted"})
 TALLIES = frozenset({"bincount", "scatter_add_", "index_add_", "index_put_", "Counter"})
 RESETS = frozenset(
     {
@@ -147,8 +150,8 @@ def puts_in_order(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name in ("shuffle", "permutation", "randperm", "argsort") or (
-        name in ("sort", "sorted") and any(k.arg in ("key", "reverse") for k in node.keywords)
+    return name in ORDERINGS and (
+        name not in ("sort", "sorted") or any(k.arg in ("key", "reverse") for k in node.keywords)
     )
 
 
@@ -205,25 +208,32 @@ class ProgramIndex:
             self._collect(program.tree)
 
     def _collect(self, tree: ast.Module) -> None:
-        # An explicit stack: deep nesting must not end in a RecursionError. Each entry carries the innermost function
-        # and class around it; what nested functions name is added to the outer ones at the end.
-        stack: list[tuple[ast.AST, FunctionFacts | None, str, bool]] = [(tree, None, "", False)]
+        # An explicit stack: deep nesting must not end in a RecursionError. The innermost function and class around a
+        # node are kept beside it, and None on the stack marks where they end; what nested functions name is added to
+        # the outer ones at the end.
+        stack: list[Any] = [tree]
+        around: list[tuple[FunctionFacts | None, str, bool]] = []
+        facts: FunctionFacts | None = None
+        prefix, in_class = "", False
         push = stack.append
-        fields = FIELDS
+        shapes = SHAPES
         while stack:
-            node, facts, prefix, in_class = stack.pop()
+            node = stack.pop()
+            if node is None:
+                facts, prefix, in_class = around.pop()
+                continue
             kind = node.__class__
             if kind is ast.Name:
                 if facts is not None:
-                    facts.names.add(node.id)  # type: ignore[attr-defined]
+                    facts.names.add(node.id)
                 continue
             if kind is ast.Constant:
-                value = node.value  # type: ignore[attr-defined]
+                value = node.value
                 if value.__class__ is str:
                     if facts is not None and len(value) < 300:
                         facts.strings.append(value)
                     if len(value) >= LONG_TEXT:
-                        self.texts.append(node)  # type: ignore[arg-type]
+                        self.texts.append(node)
                 elif value.__class__ is float:
                     if len(repr(value)) > 6:
                         self.precise += 1
@@ -238,64 +248,75 @@ class ProgramIndex:
                 continue
             if kind is ast.Attribute:
                 if facts is not None:
-                    facts.names.add(node.attr)  # type: ignore[attr-defined]
-                push((node.value, facts, prefix, in_class))  # type: ignore[attr-defined]
+                    facts.names.add(node.attr)
+                push(node.value)
                 continue
             if kind is ast.List or kind is ast.Tuple:
-                items = node.elts  # type: ignore[attr-defined]
+                items = node.elts
                 if len(items) > 1 and items[0].__class__ in ROW_STARTS:
-                    self.rows.append(node)  # type: ignore[arg-type]
+                    self.rows.append(node)
             if kind is ast.FunctionDef or kind is ast.AsyncFunctionDef:
-                made = FunctionFacts(node, prefix + node.name, facts, in_class)  # type: ignore[arg-type, attr-defined]
+                around.append((facts, prefix, in_class))
+                push(None)
+                made = FunctionFacts(node, prefix + node.name, facts, in_class)
                 self.functions[id(node)] = made
                 facts, prefix = made, f"{made.qualname}."
             elif kind is ast.ClassDef:
-                self.classes.append(node)  # type: ignore[arg-type]
-                prefix, in_class = f"{prefix}{node.name}.", True  # type: ignore[attr-defined]
-            elif facts is not None:
+                around.append((facts, prefix, in_class))
+                push(None)
+                self.classes.append(node)
+                prefix, in_class = f"{prefix}{node.name}.", True
+            elif facts is not None and kind in TELLING:
                 if kind is ast.Call:
-                    facts.makes_leaves = facts.makes_leaves or makes_leaf(node)
-                    facts.reorders = facts.reorders or puts_in_order(node)
-                    facts.ahead = facts.ahead or looks_ahead(node)  # type: ignore[arg-type]
+                    func = node.func
+                    name = func.attr if func.__class__ is ast.Attribute else getattr(func, "id", "")
+                    if node.keywords or name == "requires_grad_":
+                        facts.makes_leaves = facts.makes_leaves or makes_leaf(node)
+                    if name in ORDERINGS:
+                        facts.reorders = facts.reorders or puts_in_order(node)
+                    elif name == "roll" or name in ATTENTIONS:
+                        facts.ahead = facts.ahead or looks_ahead(node)
                 elif kind is ast.keyword or kind is ast.arg:
-                    if node.arg:  # type: ignore[attr-defined]
-                        facts.names.add(node.arg)  # type: ignore[attr-defined]
-                elif kind is ast.Return and isinstance(node.value, ast.Name):  # type: ignore[attr-defined]
-                    facts.returned.add(node.value.id)  # type: ignore[attr-defined]
-                elif kind is ast.Assign and isinstance(node.targets[0], ast.Subscript):  # type: ignore[attr-defined]
-                    value = node.value  # type: ignore[attr-defined]
-                    key = node.targets[0].slice  # type: ignore[attr-defined]
+                    if node.arg:
+                        facts.names.add(node.arg)
+                elif kind is ast.Return and isinstance(node.value, ast.Name):
+                    facts.returned.add(node.value.id)
+                elif kind is ast.Assign and isinstance(node.targets[0], ast.Subscript):
+                    value = node.value
+                    key = node.targets[0].slice
                     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
                         added = value.right.value if isinstance(value.right, ast.Constant) else None
                         if isinstance(added, (int, float)) and not isinstance(key, ast.Constant):
                             facts.names.add(COUNTS_UP)
                 elif kind is ast.Slice:
-                    facts.shifts = facts.shifts or is_all_but_last(node)  # type: ignore[arg-type]
-                elif kind is ast.Tuple and len(node.elts) >= 4:  # type: ignore[attr-defined]
+                    facts.shifts = facts.shifts or is_all_but_last(node)
+                elif kind is ast.Tuple and len(node.elts) >= 4:
                     # pad(x, (0, 0, 1, -1)): moved by one without a slice
                     facts.shifts = facts.shifts or ast.unparse(node).endswith("1, -1)")
-                elif kind is ast.AugAssign and isinstance(node.target, ast.Attribute):  # type: ignore[attr-defined]
-                    self.counters.add(node.target.attr)  # type: ignore[attr-defined]
-                elif kind is ast.AugAssign and isinstance(node.target, ast.Subscript):  # type: ignore[attr-defined]
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Attribute):
+                    self.counters.add(node.target.attr)
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Subscript):
                     facts.tallies = True
-                    key = node.target.slice  # type: ignore[attr-defined]
-                    if isinstance(node.value, ast.Constant) and not isinstance(key, ast.Constant):  # type: ignore[attr-defined]
+                    key = node.target.slice
+                    if isinstance(node.value, ast.Constant) and not isinstance(key, ast.Constant):
                         facts.names.add(COUNTS_UP)
-                elif kind is ast.AugAssign and isinstance(node.target, ast.Name):  # type: ignore[attr-defined]
+                elif kind is ast.AugAssign and isinstance(node.target, ast.Name):
                     own = facts.node.args
-                    if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):  # type: ignore[attr-defined]
+                    if any(node.target.id == a.arg for a in (*own.args, *own.kwonlyargs)):
                         facts.names.add("add_")  # accumulates into what its caller passed
-                    facts.makes_leaves = facts.makes_leaves or isinstance(node.op, ast.Sub)  # type: ignore[attr-defined]
+                    facts.makes_leaves = facts.makes_leaves or isinstance(node.op, ast.Sub)
                 elif kind is ast.Assign:
-                    facts.makes_leaves = facts.makes_leaves or takes_from_itself(node)  # type: ignore[arg-type]
-            for name in fields[kind]:
+                    facts.makes_leaves = facts.makes_leaves or takes_from_itself(node)
+            for name, held in shapes[kind]:
                 value = getattr(node, name, None)
-                if value.__class__ is list:
-                    for item in value:
-                        if item is not None:
-                            push((item, facts, prefix, in_class))
-                elif value is not None:
-                    push((value, facts, prefix, in_class))
+                if not value:
+                    continue
+                if held == ONE:
+                    push(value)
+                elif held == MANY:
+                    stack += value
+                else:
+                    stack += [item for item in value if item is not None]
         for inner in reversed(self.functions.values()):
             if inner.outer is not None:
                 inner.outer.names |= inner.names

@@ -25,22 +25,44 @@ FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
 """Node type → the fields that can hold other nodes (operators and contexts are left out)."""
 
 
+ONE, MANY, SPARSE = 0, 1, 2
+
+
+def _shape(kind: type[ast.AST]) -> tuple[tuple[str, int], ...]:
+    # ast says it in its docstrings: "Call(expr func, expr* args, keyword* keywords)".
+    grammar = (kind.__doc__ or "").partition("(")[2].rpartition(")")[0]
+    types = {name: held for held, _, name in (part.strip().partition(" ") for part in grammar.split(","))}
+    found = []
+    for name in FIELDS[kind]:
+        held = types.get(name, "")
+        if held.rstrip("*?") not in ("identifier", "string", "int", "constant"):
+            sparse = SPARSE if name in ("keys", "kw_defaults") else MANY
+            found.append((name, sparse if held.endswith("*") else ONE))
+    return tuple(found)
+
+
+SHAPES: dict[type[ast.AST], tuple[tuple[str, int], ...]] = {kind: _shape(kind) for kind in FIELDS}
+"""As :data:`FIELDS`, each with whether it holds ONE node, MANY, or a list that may have gaps (SPARSE)."""
+
+
 def walk(node: ast.AST) -> Iterator[ast.AST]:
     """``node`` and all nodes below it in no particular order, operators and contexts left out."""
-    fields = FIELDS
-    todo: list[ast.AST | None] = [node]
+    shapes = SHAPES
+    todo = [node]
     push, pop = todo.append, todo.pop
     while todo:
-        found = pop()
-        if found is None:
-            continue
-        yield found
-        for name in fields[found.__class__]:
-            value = getattr(found, name, None)
-            if value.__class__ is list:
+        node = pop()
+        yield node
+        for name, held in shapes[node.__class__]:
+            value = getattr(node, name, None)
+            if not value:
+                continue
+            if held == ONE:
+                push(value)
+            elif held == MANY:
                 todo += value
             else:
-                push(value)
+                todo += [item for item in value if item is not None]
 
 
 def children(node: ast.AST) -> list[ast.AST]:
