@@ -36,6 +36,16 @@ class TextIndex:
         """Offset at which each line begins."""
         return [0, *(m.end() for m in _NEWLINE.finditer(self.text))]
 
+    @cached_property
+    def after_newline(self) -> str:
+        """The text after one more line feed.
+
+        A pattern that begins with a line feed finds the beginnings of lines in it many times faster than one that
+        begins with "^" does, which the engine tries at every character; a match starts where its line does in
+        :attr:`text`.
+        """
+        return f"\n{self.text}"
+
     def line_of(self, offset: int) -> int:
         """The 1-based line that holds the character at ``offset``."""
         return bisect_right(self.starts, offset)

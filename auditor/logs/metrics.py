@@ -15,6 +15,8 @@ from auditor.text import decimal
 
 MAX_METRICS = 5_000
 BPB_WORD = re.compile(r"(?i)bpb|bits[ _-]?per[ _-]?byte")
+_FIGURE = re.compile(r"[bB](?:[pP][bB]|[iI][tT][sS][ _-]?[pP][eE][rR][ _-]?[bB][yY][tT][eE])")
+"""As :data:`BPB_WORD`, by letter classes: the engine then skips to the next "b"."""
 BPB = re.compile(
     r"(?i)(?<![\w.])((?:\w+[_/])?(?:bpb|bits[ _-]?per[ _-]?byte)(?:_\w+)?)[\"']?(?:\s*\([^()]{0,40}\))?"
     rf"(?:\s*(?::=|[:=→])\s*\**|\s+)({NUMBER})(?![\w%])"
@@ -42,7 +44,7 @@ def find_metrics(log: LogFile) -> Iterator[Metric]:
     """Every bits-per-byte figure of the log's output; of a run with very many, all final ones."""
     index = log.index
     seen = count = 0
-    for hit in BPB_WORD.finditer(index.text):
+    for hit in _FIGURE.finditer(index.text):
         number = index.line_of(hit.start())
         if number == seen or log.in_source(number):
             continue

@@ -31,15 +31,16 @@ _NOT_A_LOG = re.compile(
     r".*\bcommand.*|.*prompt.*)\.txt$"
 )
 _SEED_IN_NAME = re.compile(r"(?i)(?:seed[_-]?|(?<![a-z0-9])s)(\d{1,10})(?![\d])")
+# The first three are looked for in TextIndex.after_newline.
 _BANNER = re.compile(
-    r"(?m)^(?:val_bpb:enabled\b|logs/[\w-]+\.txt\s*$|W\d{4} [\d:.]+ .{0,80}distributed/run\.py:\d+\] \*{9})"
+    r"\n(?:val_bpb:enabled\b|logs/[\w-]+\.txt[^\S\n]*(?=\n|\Z)|W\d{4} [\d:.]+ .{0,80}distributed/run\.py:\d+\] \*{9})"
 )
 STEPS = re.compile(
-    r"(?im)^[ \t]*(?:\[?step\]?[ \t]*[:=]?[ \t]*)?(\d{1,7})[ \t]*/[ \t]*(\d{1,7})\b"
+    r"(?i)\n[ \t]*(?:\[?step\]?[ \t]*[:=]?[ \t]*)?(\d{1,7})[ \t]*/[ \t]*(\d{1,7})\b"
     r"(?=[^\n]*(?:loss|bpb|vl:|tl:))"
 )
 _COUNTED = re.compile(r"(?m)(?:^[^\n\w]{0,4}(?:[A-Za-z_]+[ :=\[#]{1,3}[a-z]{0,2})?\d+[ ]?/[ ]?\d+[^\n]*(?:\n|\Z))+")
-TRACEBACK = re.compile(r"(?m)^(?:\[?rank\d+\]?:\s*)?Traceback \(most recent call last\)")
+TRACEBACK = re.compile(r"\n(?:\[?rank\d+\]?:\s*)?Traceback \(most recent call last\)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,10 +225,10 @@ def parse_log(path: str, text: str) -> list[RunLog]:
     blocks, headers = find_blocks(log)
     inline = list(inline_settings(log))
     told = metrics or blocks or any(k.lower() in ("seed", "iterations") for k, _ in inline)
-    if not told and not STEPS.search(index.text) and not TRACEBACK.search(index.text):
+    steps = [(index.line_of(m.start()), m[1]) for m in STEPS.finditer(index.after_newline)]
+    if not told and not steps and not TRACEBACK.search(index.after_newline):
         return []
     echoed = list(echoed_commands(log))
-    steps = [(index.line_of(m.start()), m[1]) for m in STEPS.finditer(index.text)]
     steps = [s for s in steps if not log.in_source(s[0])]
     bounds = _boundaries(log, headers, sorted([m.line for m in metrics] + [s[0] for s in steps]))
     name_seed = _SEED_IN_NAME.findall(path.rsplit("/", 1)[-1])
@@ -264,7 +265,7 @@ def _boundaries(log: LogFile, headers: list[int], happened: list[int]) -> list[t
     """Split a log into runs: a start-up sign begins a new one if something was measured since the last."""
     total = len(log.index)
     marks = {first for first, _ in log.embedded_source} | set(headers)
-    for match in _BANNER.finditer(log.index.text):
+    for match in _BANNER.finditer(log.index.after_newline):
         line = log.index.line_of(match.start())
         if not log.in_source(line):
             marks.add(line)

@@ -13,27 +13,20 @@ from auditor.shell import commands, unresolved
 from auditor.text import MAX_LINE
 
 _HEADER = re.compile(
-    r"(?im)^[^\w\n]{0,80}(?:hyper-?parameters?|hparams|(?:run |model |training )?config(?:uration)?|args|"
-    r"arguments|(?:run |effective )?settings|env(?:ironment)?(?: overrides| variables)?)[^\w\n]{0,80}$"
+    r"(?i)\n[^\w\n]{0,80}(?:hyper-?parameters?|hparams|(?:run |model |training )?config(?:uration)?|args|"
+    r"arguments|(?:run |effective )?settings|env(?:ironment)?(?: overrides| variables)?)[^\w\n]{0,80}(?=\n|\Z)"
 )
 _BLOCK_ENTRY = re.compile(r"^[ \t│|*-]{0,12}[\"']?([A-Za-z_][\w.]*)[\"']?\s*[:=]\s*(.*?)\s*,?\s*$")
 _BLOCK_GAP = 12
 _INDENT = tuple(" \t│|*-\"'")
-_KEY_VALUE_LINE = re.compile(r"(?m)^[ \t]*(?:\[[^\]\n]{1,40}\][ \t:]*)?[A-Za-z_][\w./]*[ \t]?[:=][ \t]?\S")
 _KEY_VALUE = re.compile(r"^([A-Za-z_][\w./]*)[:=](\S+)$")
 _SPACED = re.compile(r"^\s*([A-Za-z_]\w*)\s*[:=]\s+(\S{1,200})$")
 _NAMESPACE = re.compile(r"^[^({\n]{0,60}\b[A-Z]\w*\((\w+=.+)\)\s*$")
 _NAMESPACE_ITEM = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\([^)]*\)|[^,()]*)")
-_STEP_LINE_START = (
-    "step:",
-    "step ",
-    "warmup_step:",
-    "ttp:",
-    "tttg:",
-    "ttpp:",
-    "ttpr:",
-    "  ttt_chunk",
-    "  sliding",
+_KEY_VALUE_LINE = re.compile(
+    # not the lines of a training or evaluation that goes on
+    r"\n(?!step[: ]|warmup_step:|ttp:|tttg:|ttpp:|ttpr:|  ttt_chunk|  sliding)"
+    r"[ \t]*(?:\[[^\]\n]{1,40}\][ \t:]*)?[A-Za-z_][\w./]*[ \t]?[:=][ \t]?\S"
 )
 _NEVER_SETTING = re.compile(
     r"(?i)bpb|loss|time|elapsed|^(?:step|t|s|epoch|phase|file|line|chunk|batch|windows|progress)$|^ms$"
@@ -56,8 +49,8 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
     entries: list[tuple[str, LoggedValue]] = []
     headers: list[int] = []
     done = 0
-    for match in _HEADER.finditer(index.text):
-        header = index.line_of(match.end())
+    for match in _HEADER.finditer(index.after_newline):
+        header = index.line_of(match.end() - 1)
         if header <= done or log.in_source(header):
             continue
         own: list[tuple[str, LoggedValue]] = []
@@ -88,14 +81,9 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
 def inline_settings(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
     """Settings from lines that hold nothing but ``key:value`` / ``key=value`` words, dicts and namespaces."""
     index = log.index
-    taken = 0
-    for match in _KEY_VALUE_LINE.finditer(index.text):
+    for match in _KEY_VALUE_LINE.finditer(index.after_newline):
         number = index.line_of(match.start())
-        if number == taken:
-            continue
-        taken = number
-        start = index.starts[number - 1]
-        if index.text.startswith(_STEP_LINE_START, start) or log.in_source(number):
+        if log.in_source(number):
             continue
         line = index.line(number)
         if len(line) > MAX_LINE:

@@ -9,14 +9,14 @@ from auditor.logs.lines import RULE, STEP
 from auditor.logs.metrics import line_metrics
 from auditor.text import TextIndex
 
-_IMPORT = re.compile(r"(?m)^\ufeff?(?:import [A-Za-z_]|from [\w.]+ import\b)")
+_IMPORT = re.compile(r"\n\ufeff?(?:import [A-Za-z_]|from [\w.]+ import\b)")
 _CODE = re.compile(
     r"^\ufeff?(?:import [A-Za-z_]|from [\w.]+ import\b|def \w+\(|class \w+\s*[(:]|@\w|if __name__\b|"
     r"async def )"
 )
 _PACKED = re.compile(r"^(?:exec\s*\(|import [\w, .]+;|\w+\s*=\s*\w+\()")
 _MAIN_GUARD = re.compile(r"^if __name__\b")
-_GUARD_LINE = re.compile(r"(?m)^if __name__\b")
+_GUARD_LINE = re.compile(r"\nif __name__\b")
 _STATEMENT = re.compile(
     r"^(?:[A-Za-z_][\w.\[\], ]*\s*(?::[^=\n]+)?=\s|[\w.]+\(|@\w|"
     r"(?:with|for|if|try|else|elif|except|finally|while|assert|raise|del|global)\b)"
@@ -30,7 +30,7 @@ def embedded_source_ranges(index: TextIndex) -> Iterator[tuple[int, int]]:
     main guard or at the rule printed after it. A packed script is an import followed by ``exec(...)``.
     """
     done = 0
-    for match in _IMPORT.finditer(index.text):
+    for match in _IMPORT.finditer(index.after_newline):
         first = index.line_of(match.start())
         if first <= done:
             continue
@@ -46,7 +46,7 @@ def embedded_source_ranges(index: TextIndex) -> Iterator[tuple[int, int]]:
 def headless_source_ranges(index: TextIndex, known: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Dumps whose beginning is lost (overwritten or cut): found from their main guard upwards."""
     floor = 0
-    for match in _GUARD_LINE.finditer(index.text):
+    for match in _GUARD_LINE.finditer(index.after_newline):
         guard = index.line_of(match.start())
         if any(first <= guard <= last for first, last in known):
             continue

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from auditor.logs import Metric, RunLog, read_logs
 from auditor.runconfig.claim import Claim, read_claim
@@ -287,6 +287,7 @@ class RunEvidence:
         return _last_result(runs, value)
 
 
+@lru_cache(maxsize=4096)
 def _names(env: str | None, attribute: str | None, flag: str | None) -> tuple[str, ...]:
     given = (n.lstrip("-").replace("-", "_").lower() for n in (attribute, env, flag) if n)
     return tuple(dict.fromkeys(n for n in given if n))
