@@ -33,7 +33,7 @@ def definitions(code: str) -> tuple[Definitions, ast.FunctionDef]:
 )
 def test_only_assignments_that_reach_a_line_count(code: str, line: int, expected: set[int]) -> None:
     known, _ = definitions(code)
-    reaching, _ = known.reaching(known.names["x"], line)
+    reaching, _ = known.reaching("x", line)
     assert {d.value.value for d in reaching if isinstance(d.value, ast.Constant)} == expected
 
 

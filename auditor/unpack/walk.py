@@ -29,16 +29,11 @@ ONE, MANY, SPARSE = 0, 1, 2
 
 
 def _shape(kind: type[ast.AST]) -> tuple[tuple[str, int], ...]:
-    # ast says it in its docstrings: "Call(expr func, expr* args, keyword* keywords)".
+    # ast says which fields are lists in its docstrings: "Call(expr func, expr* args, keyword* keywords)".
     grammar = (kind.__doc__ or "").partition("(")[2].rpartition(")")[0]
-    types = {name: held for held, _, name in (part.strip().partition(" ") for part in grammar.split(","))}
-    found = []
-    for name in FIELDS[kind]:
-        held = types.get(name, "")
-        if held.rstrip("*?") not in ("identifier", "string", "int", "constant"):
-            sparse = SPARSE if name in ("keys", "kw_defaults") else MANY
-            found.append((name, sparse if held.endswith("*") else ONE))
-    return tuple(found)
+    lists = {part.split()[-1] for part in grammar.split(",") if "*" in part}
+    gaps = ("keys", "kw_defaults")
+    return tuple((f, ONE if f not in lists else SPARSE if f in gaps else MANY) for f in FIELDS[kind])
 
 
 SHAPES: dict[type[ast.AST], tuple[tuple[str, int], ...]] = {kind: _shape(kind) for kind in FIELDS}
