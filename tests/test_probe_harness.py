@@ -175,6 +175,60 @@ def test_a_script_for_a_gpu_runs(tmp_path: Path) -> None:
     assert any(what == "process group of one" for what, _, _ in told)
 
 
+KERNEL_SCRIPT = """
+import torch
+import triton
+import triton.language as tl
+
+@triton.autotune(configs=[triton.Config({"BLOCK": 64}), triton.Config({"BLOCK": 4})], key=["n"])
+@triton.jit
+def double(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    for start in tl.range(tl.program_id(0) * BLOCK, n, BLOCK * tl.num_programs(0)):
+        at = start + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + at, mask=at < n, other=0.0).to(tl.bfloat16)
+        tl.store(y_ptr + at, (2 * x).to(tl.bfloat16), mask=at < n)
+
+@torch.library.custom_op("ours::double", mutates_args=(), device_types="cuda")
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    assert x.is_cuda
+    y = torch.empty_like(x)
+    double[lambda meta: (2,)](x, y, x.numel())
+    return y
+
+if __name__ == "__main__":
+    x = torch.arange(10, dtype=torch.bfloat16, device="cuda") + 1 / 1024
+    assert torch.equal(torch.ops.ours.double(x), 2 * x)
+"""
+
+
+@needs_sandbox
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is missing")
+def test_a_kernel_runs_in_the_interpreter(tmp_path: Path) -> None:
+    result = run(tmp_path, KERNEL_SCRIPT)
+    assert result.stop is None, result.printed
+
+
+@needs_sandbox
+def test_programs_have_stand_ins_and_are_told(tmp_path: Path) -> None:
+    code = """
+    import pathlib, subprocess
+    pathlib.Path("a.bin").write_bytes(b"abc")
+    subprocess.run(["lrzip", "-z", "-L", "9", "-q", "-o", "b.lrz", "a.bin"], check=True)
+    subprocess.run(["lrzip", "-d", "-f", "-o", "c.bin", "b.lrz"], check=True)
+    assert pathlib.Path("c.bin").read_bytes() == b"abc"
+    done = subprocess.run(["pyminify", "-"], input=b"x = 1", stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"x = 1"
+    """
+    result = run(tmp_path, code)
+    assert result.stop is None, result.printed
+    assert any("lrzip" in s.what for s in result.substitutions)
+    assert [a.what for a in result.attempts if a.seen_by == "shim"] == [
+        "lrzip -z -L 9 -q -o b.lrz a.bin",
+        "lrzip -d -f -o c.bin b.lrz",
+        "pyminify -",
+    ]
+
+
 @needs_sandbox
 @pytest.mark.parametrize(
     ("line", "kind", "message"),

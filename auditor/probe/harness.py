@@ -24,7 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -139,7 +139,7 @@ class Harness:
         for path, program in self.programs.items():
             try:
                 constants = {c.name: c.probe for c in self.overrides.constants if c.file == program.file}
-                found[path] = adapt(program.text, file=program.file, constants=constants)
+                found[path] = _adapt(program.text, program.file, tuple(sorted(constants.items())))
             except AdaptError:
                 if path == self.entry:
                     raise
@@ -326,6 +326,12 @@ class Harness:
             if attempt.kind == "program" and attempt.seen_by == "shim" and name in programs.SUBSTITUTED:
                 found.append(Substitution(what=f"stand-in: {programs.SUBSTITUTED[name]}"))
         return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=16)
+def _adapt(text: str, file: str, constants: tuple[tuple[str, str], ...]) -> Adapted:
+    """LibCST takes seconds for a long script, and every probe has a harness of its own."""
+    return adapt(text, file=file, constants=dict(constants))
 
 
 def _imported(program: Program) -> list[str]:
