@@ -134,7 +134,19 @@ class _Settings:
         return made
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return contextlib.nullcontext()
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
 
     def __bool__(self) -> bool:
         return False
