@@ -195,7 +195,24 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
     double[lambda meta: (2,)](x, y, x.numel())
     return y
 
+@triton.jit
+def losses(logits_ptr, targets_ptr, out_ptr, n, stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    high = -float("inf")
+    total = 0.0
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        x = tl.load(logits_ptr + row * stride + at, mask=at < n, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(high, tl.max(x, axis=0))
+        total = total * tl.exp(high - higher) + tl.sum(tl.exp(x - higher), axis=0)
+        high = higher
+    target = tl.load(targets_ptr + row).to(tl.int32)
+    tl.store(out_ptr + row, high + tl.log(total) - tl.load(logits_ptr + row * stride + target))
+
 if __name__ == "__main__":
+    logits, targets, out = torch.randn(7, 50), torch.randint(0, 50, (7,)), torch.empty(7)
+    losses[(7,)](logits, targets, out, 50, logits.stride(0), BLOCK=16)
+    assert torch.allclose(out, torch.nn.functional.cross_entropy(logits, targets, reduction="none"), atol=1e-5)
     x = torch.arange(10, dtype=torch.bfloat16, device="cuda") + 1 / 1024
     assert torch.equal(torch.ops.ours.double(x), 2 * x)
 """

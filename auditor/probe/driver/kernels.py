@@ -65,3 +65,38 @@ def install() -> None:
     interpreter._patch_lang_tensor = patch_tensor
     interpreter._patch_builtin = _once(interpreter._patch_builtin)
     triton.autotune = _autotune
+    _hasten(interpreter.tl.core, interpreter)
+
+
+def _hasten(core: Any, interpreter: Any) -> None:
+    """Most of the interpreter's time goes into describing types anew; the same few come again and again."""
+    shapes: dict[Any, tuple[Any, int, str]] = {}
+    dtypes: dict[str, Any] = {}
+    described: dict[Any, tuple[Any, Any]] = {}
+
+    def block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (str(element_ty), tuple(getattr(s, "value", s) for s in shape))
+        if key not in shapes:
+            describe(self, element_ty, shape)
+            shapes[key] = (self.shape, self.numel, self.name)
+        self.element_ty = element_ty
+        self.shape, self.numel, self.name = shapes[key]
+
+    def tensor(self: Any, handle: Any, type: Any) -> None:
+        shape = type.shape if type.is_block() else ()
+        key = tuple(shape)
+        if key not in described:
+            build(self, handle, type)
+            described[key] = (self.shape, self.numel)
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = described[key]
+
+    def dtype_of(dtype: Any) -> Any:
+        key = str(dtype)
+        if key not in dtypes:
+            dtypes[key] = look_up(dtype)
+        return dtypes[key]
+
+    describe, core.block_type.__init__ = core.block_type.__init__, block_type
+    build, core.tensor.__init__ = core.tensor.__init__, tensor
+    look_up, interpreter._get_np_dtype = interpreter._get_np_dtype, dtype_of
