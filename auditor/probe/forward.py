@@ -12,7 +12,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from auditor.index.trace import Kind
+from auditor.index.trace import Event, Kind
+from auditor.index.values import Const, Mapping
 from auditor.probe.harness import Harness, JobResult
 from auditor.probe.overrides import Overrides, plan_overrides
 from auditor.probe.result import Position, ProbeResult, Stop
@@ -202,7 +203,10 @@ def isolates(measured: Pass) -> bool:
 
 @dataclass(frozen=True)
 class Use:
-    """How the run uses one forward pass, as far as reading shows. None: reading does not tell."""
+    """How the run uses one forward pass, as far as reading shows. None: reading does not tell.
+
+    ``scored``: the reported evaluation calls it, to score or to adapt.
+    """
 
     used: bool | None
     scored: bool | None
@@ -215,11 +219,17 @@ def use_of(reading: Reading, measured: Pass) -> Use:
         return Use(None, None)
     own = {f.id for s in reading.reported.scores for f in s.own_frames} | {s.frame for s in reading.reported.scores}
     given = set(measured.arguments.split(", "))
-    alike = [
-        e for e in calls if e.text == measured.path and (given <= set(e.detail.split(",")) or not measured.documents)
-    ]
+    alike = [e for e in calls if e.text == measured.path and (given <= _given(e) or not measured.documents)]
     inside = any(f.id in own for e in calls for f in e.frames)
-    return Use(bool(alike), any(f.id in own for e in alike for f in e.frames) if inside else None)
+    cls = measured.path.rpartition(".")[0]
+    outer = [e for e in alike if not any(f.function.rpartition(".")[0] == cls for f in e.frames)]
+    return Use(bool(alike), any(f.id in own for e in outer for f in e.frames) if inside else None)
+
+
+def _given(event: Event) -> set[str]:
+    """The names of what a network is given, None left out."""
+    items = event.value.items if isinstance(event.value, Mapping) else {}
+    return {name for name, value in items.items() if not (isinstance(value, Const) and value.value is None)}
 
 
 def unmeasured(reading: Reading, done: Measurement) -> str | None:

@@ -71,7 +71,7 @@ class Rows:
     @property
     def length(self) -> int:
         """Positions in the row."""
-        return self.ids.shape[1]
+        return int(self.ids.shape[1])
 
 
 def make_rows(lengths: Sequence[int], vocabulary: int, start_token: int, seed: int) -> Rows:
@@ -151,7 +151,7 @@ class _Watch(TorchFunctionMode):
         return out
 
     def _fits(self, tensor: Tensor) -> bool:
-        return tensor.shape[-1] == self.vocabulary and tensor.numel() == self.size
+        return bool(tensor.shape[-1] == self.vocabulary and tensor.numel() == self.size)
 
 
 @dataclass
@@ -216,7 +216,8 @@ class Path:
         self.returns_logits = logits is not None
         if logits is None:
             logits = watch.seen
-        dtype = str((logits if logits is not None else losses).dtype) if (logits, losses) != (None, None) else ""
+        told = logits if logits is not None else losses
+        dtype = str(told.dtype) if told is not None else ""
         return Observed(
             None if logits is None else logits.detach().reshape(batch, length, vocabulary).double(),
             None if losses is None else losses.detach().reshape(batch, length).double(),

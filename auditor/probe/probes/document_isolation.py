@@ -134,17 +134,16 @@ def _leak(
     where = "that position" if only else f"that position and {len(boundary.moved) - 1} after it"
     if boundary.start not in boundary.moved:
         where = f"positions {', '.join(map(str, boundary.moved[:5]))}"
-    scored = [p for p in leaking if use_of(reading, p).scored]
-    about = ", the reported evaluation's pass" if worst in scored else ""
+    about = " (within the reported evaluation)" if use_of(reading, worst).scored else ""
     reach = "the last token" if boundary.reach == 1 else f"one of the last {boundary.reach} tokens"
     reason = (
-        f"In {worst.label}{about}, changing {reach} before the document start at position {boundary.start} moves"
+        f"In {worst.label}{about} changing {reach} before the document start at position {boundary.start} moves"
         f" {where} by up to {figure(boundary.near)} (rounding: {figure(worst.tolerance)}), while tokens further back"
         f" move nothing there (at most {figure(boundary.far)})."
     )
     latent = bool(switched_on)
     status = ProbeStatus.LATENT if latent else ProbeStatus.VIOLATED
-    told = Status.LATENT if latent else Status.ACTIVE
+    told: Literal[Status.ACTIVE, Status.LATENT] = Status.LATENT if latent else Status.ACTIVE
     smears = [e for e in reading.trace.of(Kind.SMEAR) if not e.detail]
     return ProbeResult(
         name=name,

@@ -102,7 +102,7 @@ def stated_parameters(reading: Reading) -> tuple[int, str, int, str] | None:
     return None
 
 
-def _listed(sizes: dict[str, int | None]) -> str:
+def _listed(sizes: dict[str, int]) -> str:
     if len(sizes) == 1:
         return f"{next(iter(sizes.values())):,}"
     return " and ".join(f"{count:,} ({cls})" for cls, count in sizes.items())
