@@ -44,9 +44,8 @@ def bench(folder: Path, *changes: tuple[str, str], logs: str = "", launch: str =
     if launch:
         (source / "README.md").write_text(f"# Run\n\n```bash\n{launch} train_gpt.py\n```\n", encoding="utf-8")
     submission = LocalSource(source, "here").load()
-    (folder / "bench").mkdir()
     reading = Reading(submission, submission.folders[0])
-    return Bench(reading, folder / "bench", time.monotonic() + 240, lambda message: None, True, {})
+    return Bench(reading, time.monotonic() + 240, lambda message: None, True, {})
 
 
 def shown(result: ProbeResult) -> list[tuple[str, Status]]:
