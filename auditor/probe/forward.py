@@ -304,7 +304,7 @@ def _measure(bench: Bench, on: tuple[str, ...]) -> Done | Stop:
     plan = plan_of(bench)
     wall = min(WALL, bench.left())
     arguments = {"start_token": START_TOKEN, "rows": ROWS, "seeds": SEEDS, "seconds": max(5.0, 0.7 * wall - 10)}
-    with harness_of(bench, plan, plan.environment) as harness:
+    with Harness(bench.reading, overrides=plan, protected=bench.sandboxed, progress=bench.progress) as harness:
         job = harness.run("model:measure_all", arguments, wall=wall, environment=dict.fromkeys(on, "1"))
     if job.stop is not None:
         return job.stop
@@ -337,18 +337,6 @@ def plan_of(bench: Bench) -> Overrides:
     plan = bench.cache["overrides"]
     assert isinstance(plan, Overrides)
     return plan
-
-
-def harness_of(bench: Bench, plan: Overrides, environment: dict[str, str]) -> Harness:
-    """A harness for this submission under an environment."""
-    return Harness(
-        bench.reading,
-        environment=environment,
-        constants={c.name: c.probe for c in plan.constants},
-        arguments=plan.arguments,
-        protected=bench.sandboxed,
-        progress=bench.progress,
-    )
 
 
 def figure(value: float) -> str:
