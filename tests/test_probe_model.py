@@ -45,7 +45,8 @@ def bench(folder: Path, *changes: tuple[str, str], logs: str = "", launch: str =
         (source / "README.md").write_text(f"# Run\n\n```bash\n{launch} train_gpt.py\n```\n", encoding="utf-8")
     submission = LocalSource(source, "here").load()
     reading = Reading(submission, submission.folders[0])
-    return Bench(reading, time.monotonic() + 240, lambda message: None, True, {})
+    (folder / "bench").mkdir()
+    return Bench(reading, folder / "bench", time.monotonic() + 240, lambda message: None, True, {})
 
 
 def shown(result: ProbeResult) -> list[tuple[str, Status]]:

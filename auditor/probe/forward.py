@@ -110,6 +110,13 @@ class Built(_Told):
     problem: str | None = Field(default=None, max_length=600)
 
 
+class Full(_Told):
+    """The networks at full size, or the ``problem`` that kept them from being made."""
+
+    models: tuple[Built, ...] = Field(default=(), max_length=32)
+    problem: str | None = Field(default=None, max_length=600)
+
+
 class Measurement(_Told):
     """All that one job of the driver told."""
 
@@ -118,6 +125,7 @@ class Measurement(_Told):
     models: tuple[Built, ...] = Field(default=(), max_length=32)
     paths: tuple[Pass, ...] = Field(default=(), max_length=128)
     skipped: tuple[str, ...] = Field(default=(), max_length=128)
+    full: Full | None = None
 
 
 # -- causality -------------------------------------------------------------------------------------------------
@@ -303,7 +311,11 @@ def measure(bench: Bench, switched_on: Iterable[str] = ()) -> Done | Stop:
 def _measure(bench: Bench, on: tuple[str, ...]) -> Done | Stop:
     plan = plan_of(bench)
     wall = min(WALL, bench.left())
-    arguments = {"start_token": START_TOKEN, "rows": ROWS, "seeds": SEEDS, "seconds": max(5.0, 0.7 * wall - 10)}
+    arguments: dict[str, object] = {"start_token": START_TOKEN, "rows": ROWS, "seeds": SEEDS}
+    arguments["seconds"] = max(5.0, 0.7 * wall - 10)
+    if not plan.constants and not on:
+        # With constants replaced in the code, the full size needs a text of its own.
+        arguments["full"] = _of_the_run(plan)
     with Harness(bench.reading, overrides=plan, protected=bench.sandboxed, progress=bench.progress) as harness:
         job = harness.run("model:measure_all", arguments, wall=wall, environment=dict.fromkeys(on, "1"))
     if job.stop is not None:
@@ -315,19 +327,25 @@ def _measure(bench: Bench, on: tuple[str, ...]) -> Done | Stop:
         return Stop(kind="exception", message=f"what the driver told can't be read: {where}")
 
 
-def count_parameters(bench: Bench, done: Done) -> list[Built] | Stop:
+def full_size(bench: Bench, done: Done) -> Full:
     """The networks at full size, under the run's settings, made without memory."""
-    shrunk = {o.name: o.run for o in done.plan.changed}
-    environment = {n: shrunk.get(n, v) for n, v in done.plan.environment.items()}
-    known = {n: v for n, v in environment.items() if v is not None}
-    with Harness(bench.reading, environment=known, protected=bench.sandboxed) as harness:
+    if done.told.full is not None:
+        return done.told.full
+    environment = {name: value for name, value in _of_the_run(done.plan).items() if value is not None}
+    with Harness(bench.reading, environment=environment, protected=bench.sandboxed) as harness:
         job = harness.run("model:count", wall=max(10.0, min(60.0, bench.left())))
     if job.stop is not None:
-        return job.stop
+        return Full(problem=job.stop.message)
     try:
-        return list(Measurement.model_validate({"imported": 0, **job.value}).models)
-    except (ValidationError, TypeError):
-        return Stop(kind="exception", message="what the driver told can't be read")
+        return Full.model_validate(job.value)
+    except ValidationError:
+        return Full(problem="what the driver told can't be read")
+
+
+def _of_the_run(plan: Overrides) -> dict[str, str | None]:
+    """The environment with sizes as in the run; None for what the run leaves to the code's default."""
+    shrunk = {o.name: o.run for o in plan.changed}
+    return {name: shrunk.get(name, value) for name, value in plan.environment.items()}
 
 
 def plan_of(bench: Bench) -> Overrides:

@@ -20,7 +20,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import json
 import os
+import select
+import signal
+import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,13 +133,22 @@ def fill(model: nn.Module, seed: int, spread: float | None = None) -> list[str]:
     return filled
 
 
-class _Watch(TorchFunctionMode):
-    """Keeps the last tensor of one value per token of the vocabulary that a forward pass makes."""
+class _Enough(BaseException):
+    """Ends a pass whose logits are there: the loss kernel after them may be slow on a CPU."""
 
-    def __init__(self, rows: int, vocabulary: int) -> None:
+
+class _Watch(TorchFunctionMode):
+    """Keeps the last tensor of one value per token of the vocabulary that a forward pass makes.
+
+    ``enough``: how many such tensors it makes, where that is known; the pass ends with the last of them.
+    """
+
+    def __init__(self, rows: int, vocabulary: int, enough: int | None) -> None:
         super().__init__()
         self.size = rows * vocabulary
         self.vocabulary = vocabulary
+        self.enough = enough
+        self.count = 0
         self.seen: Tensor | None = None
 
     def __torch_function__(
@@ -148,6 +161,9 @@ class _Watch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor) and out.ndim >= 2 and self._fits(out) and out.is_floating_point():
             self.seen = out
+            self.count += 1
+            if self.count == self.enough:
+                raise _Enough
         return out
 
     def _fits(self, tensor: Tensor) -> bool:
@@ -156,7 +172,10 @@ class _Watch(TorchFunctionMode):
 
 @dataclass
 class Observed:
-    """What one forward pass gave: logits [B, T, V] and, if it returns them, a loss per token [B, T], in float64."""
+    """What one forward pass gave: logits [B, T, V] and, if it returns them, a loss per token [B, T], in float64.
+
+    A pass that returns the states of the positions is taken by those.
+    """
 
     logits: Tensor | None
     losses: Tensor | None
@@ -182,8 +201,9 @@ class Path:
     state: str = ""
     """Which switches were set other than by the constructor."""
     run: Callable[[Tensor, Tensor], Any] | None = None
-    returns_logits: bool = False
-    """Whether it was seen to return them: then nothing needs to be watched inside."""
+    returns_outputs: bool = False
+    """Whether it was seen to return logits, or states, of each position: then nothing needs to be watched inside."""
+    enough: int | None = None
 
     def observe(self, ids: Tensor, targets: Tensor, vocabulary: int, *, fresh: bool = False) -> Observed:
         """Apply it once. ``fresh``: the network is set back afterwards, so that no state is kept."""
@@ -193,10 +213,12 @@ class Path:
         batch, length = ids.shape
         out: Any = None
         stopped = ""
-        watch = _Watch(batch * length, vocabulary)
-        with torch.no_grad(), contextlib.nullcontext() if self.returns_logits else watch:
+        watch = _Watch(batch * length, vocabulary, self.enough)
+        with torch.no_grad(), contextlib.nullcontext() if self.returns_outputs else watch:
             try:
                 out = self.run(ids, targets)
+            except _Enough:
+                pass
             except Exception as error:
                 if watch.seen is None:
                     raise
@@ -208,18 +230,18 @@ class Path:
         for item in out if isinstance(out, (tuple, list)) else (out,):
             if not isinstance(item, Tensor) or not item.is_floating_point():
                 continue
-            if logits is None and item.ndim >= 2 and item.shape[-1] == vocabulary:
-                if item.numel() == batch * length * vocabulary:
-                    logits = item
-            elif losses is None and item.numel() == batch * length and item.ndim <= 2:
+            if losses is None and item.numel() == batch * length and item.ndim <= 2:
                 losses = item
-        self.returns_logits = logits is not None
+            elif logits is None and (item.shape[:2] == (batch, length) or item.shape[:1] == (batch * length,)):
+                logits = item
+        self.returns_outputs = logits is not None
         if logits is None:
             logits = watch.seen
+            self.enough = watch.count if losses is None and logits is not None else None
         told = logits if logits is not None else losses
         dtype = str(told.dtype) if told is not None else ""
         return Observed(
-            None if logits is None else logits.detach().reshape(batch, length, vocabulary).double(),
+            None if logits is None else logits.detach().reshape(batch, length, -1).double(),
             None if losses is None else losses.detach().reshape(batch, length).double(),
             dtype.removeprefix("torch."),
             stopped,
@@ -281,10 +303,12 @@ def paths(model: nn.Module, rows: Rows, adapters: Adapters | None) -> Iterator[P
             with contextlib.suppress(Missing):
                 yield _path(model, name, label, parameters, rows, adapters, documents=True)
     for name, label, parameters in later:
-        try:
-            yield _path(model, name, label, parameters, rows, adapters, documents=False)
-        except Missing as missing:
-            yield f"{label} needs {missing.argument}"
+        optional = any(p.name in _TARGETS and p.default is not inspect.Parameter.empty for p in parameters)
+        for targets in (False, True) if optional else (False,):
+            try:
+                yield _path(model, name, label, parameters, rows, adapters, documents=False, targets_too=targets)
+            except Missing as missing:
+                yield f"{label} needs {missing.argument}"
 
 
 def _path(
@@ -296,6 +320,7 @@ def _path(
     adapters: Adapters | None,
     *,
     documents: bool,
+    targets_too: bool = False,
 ) -> Path:
     fixed: dict[str, Any] = {}
     told = [parameters[0].name]
@@ -306,7 +331,7 @@ def _path(
         optional = parameter.default is not inspect.Parameter.empty
         if parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
             continue
-        if given in _TARGETS and not optional:
+        if given in _TARGETS and (targets_too or not optional):
             targets = given
         elif documents and given in _STARTS:
             fixed[given] = torch.tensor([*rows.starts, rows.length], dtype=torch.int32)
@@ -400,7 +425,9 @@ def measure(path: Path, rows: Rows, start_token: int, seeds: Sequence[int], dead
     base, again, fresh = _base(path, ids, targets, rows.vocabulary)
     if base.logits is None and base.losses is None:
         raise NotFoundError(f"{path.name} gives neither logits nor a loss for each token")
-    what = "logits" if base.logits is not None else "losses"
+    what = "losses"
+    if base.logits is not None:
+        what = "logits" if base.logits.shape[-1] == rows.vocabulary else "states"
     reference = base.logits if base.logits is not None else base.losses
     assert reference is not None
     if not bool(torch.isfinite(reference).all()):
@@ -615,6 +642,7 @@ def measure_all(context: Context) -> dict[str, Any]:
     began = time.monotonic()
     job = context.arguments
     deadline = began + float(job["seconds"])
+    full = _Aside(lambda: count(context), job["full"]) if job.get("full") is not None else None
     found = _sources(context)
     imported = time.monotonic() - began
     settled = settle_globals(found)
@@ -627,7 +655,53 @@ def measure_all(context: Context) -> dict[str, Any]:
         entry: dict[str, Any] = {"class": name, "line": line, "parameters": parameters(made)}
         result["models"].append(entry)
         _measure_model(made.float().eval(), found, context, start_token, deadline, entry, result)
+    if full is not None:
+        result["full"] = full.result(deadline + 5)
     return result
+
+
+class _Aside:
+    """A job done in a forked process before the submission is imported, under another environment."""
+
+    def __init__(self, work: Callable[[], dict[str, Any]], environment: Mapping[str, str | None]) -> None:
+        self._read, write = os.pipe()
+        self._process = os.fork()
+        if self._process:
+            os.close(write)
+            return
+        try:
+            for name, value in environment.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            sys.argv = sys.argv[:1]
+            try:
+                told = work()
+            except BaseException as error:
+                told = {"problem": tell(error)}
+            with os.fdopen(write, "w") as pipe:
+                json.dump(told, pipe)
+        finally:
+            os._exit(0)
+
+    def result(self, deadline: float) -> dict[str, Any]:
+        """What it told, or why it told nothing."""
+        text = b""
+        while True:
+            ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
+            piece = os.read(self._read, 1 << 16) if ready else b""
+            if not piece:
+                break
+            text += piece
+        with contextlib.suppress(OSError):
+            os.kill(self._process, signal.SIGKILL)
+            os.waitpid(self._process, 0)
+        try:
+            told = json.loads(text)
+        except ValueError:
+            told = None
+        return told if isinstance(told, dict) else {"problem": "it did not come to an end"}
 
 
 def _sources(context: Context) -> list[Source]:
@@ -669,14 +743,14 @@ def _measure_model(
             setattr(model, name, value)
         told = ", ".join(f"{k} = {v}" for k, v in state.items())
         problems: dict[str, str] = {}
-        done: set[tuple[str, bool]] = set()
+        done: set[tuple[str, str]] = set()
         # Some networks take rows only of certain lengths: the next shape is for those that did not take the first.
         for rows in shapes:
             for path in paths(model, rows, _adapters(found, model, problems)):
                 if isinstance(path, str):
                     problems[path] = path
                     continue
-                if (path.name, path.documents) in done:
+                if (path.name, path.arguments) in done:
                     continue
                 path.state = told
                 context.progress(f"{path.name}({path.arguments})")
@@ -690,13 +764,13 @@ def _measure_model(
                 except Exception as error:
                     problems[path.name + path.arguments] = f"{path.name}({path.arguments}): {tell(error)}"
                     continue
-                done.add((path.name, path.documents))
+                done.add((path.name, path.arguments))
                 problems.pop(path.name + path.arguments, None)
                 result["paths"].append(_as_json(measured))
         result["skipped"] += [p for p in problems.values() if p not in result["skipped"]]
 
 
-def tell(error: Exception) -> str:
+def tell(error: BaseException) -> str:
     """An exception in one line, with the place in the submission."""
     place = ""
     trace = error.__traceback__

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 
 from auditor.evidence import Evidence
 from auditor.probe.base import Probe
-from auditor.probe.forward import Built, count_parameters, measure
+from auditor.probe.forward import Built, Full, full_size, measure
 from auditor.probe.result import Number, ProbeResult, ProbeStatus, Stop
 from auditor.probe.run import Bench
 from auditor.reading import Reading
@@ -46,41 +46,32 @@ class RunsAtAll(Probe):
             message = f"It imports, but {'no forward pass ran' if built else 'no network could be built'}"
             stop = Stop(kind="not-found", message=f"{message}: {'; '.join(problems[:3]) or 'none was found'}.")
             return done.furnish(ProbeResult.could_not_run(self.name, stop))
-        bench.progress("full size")
-        full = count_parameters(bench, done)
+        full = full_size(bench, done)
         return done.furnish(judge(self.name, bench.reading, built, full, [p.path for p in done.told.paths]))
 
 
-def judge(name: str, reading: Reading, tiny: list[Built], full: list[Built] | Stop, paths: list[str]) -> ProbeResult:
+def judge(name: str, reading: Reading, tiny: list[Built], full: Full, paths: list[str]) -> ProbeResult:
     """What was built, and whether its size is the log's."""
     model = tiny[0]
     numbers = [Number(name=f"parameters of {m.name} as built here", value=m.parameters or 0) for m in tiny]
     logged = stated_parameters(reading)
     evidence: tuple[Evidence, ...] = ()
-    size = ""
-    if isinstance(full, Stop):
-        size = f" At full size it could not be built without memory: {full.message}"
+    sizes = {m.name: m.parameters for m in full.models if m.parameters is not None}
+    problem = full.problem or next((m.problem for m in full.models if m.problem), "no network is made")
+    expected = float(logged[0]) if logged is not None else None
+    if logged is not None:
+        evidence = (reading.log_evidence(*logged[1:], "the log states the number of parameters"),)
+    for cls, count in sizes.items():
+        numbers.append(Number(name=f"parameters of {cls} under the run's settings", value=count, expected=expected))
+    if not sizes:
+        size = f" At full size it could not be built without memory: {problem}."
+    elif logged is None:
+        size = f" Under the run's settings it has {_listed(sizes)} parameters; no log states a number."
     else:
-        problems = [m.problem for m in full if m.problem]
-        if problems:
-            size = f" At full size it could not be built without memory: {problems[0]}."
-        sizes = {m.name: m.parameters for m in full if m.parameters is not None}
-        expected = None
-        if logged is not None:
-            stated, file, line, text = logged
-            expected = float(stated)
-            evidence = (reading.log_evidence(file, line, text, "the log states the number of parameters"),)
-        for cls, count in sizes.items():
-            numbers.append(
-                Number(name=f"parameters of {cls} under the run's settings", value=count or 0, expected=expected)
-            )
-        if sizes and logged is not None:
-            same = logged[0] in sizes.values()
-            size = f" Under the run's settings it has {_listed(sizes)} parameters, " + (
-                "as the log states." if same else f"while the log states {logged[0]:,}."
-            )
-        elif sizes:
-            size = f" Under the run's settings it has {_listed(sizes)} parameters; no log states a number."
+        same = logged[0] in sizes.values()
+        size = f" Under the run's settings it has {_listed(sizes)} parameters, " + (
+            "as the log states." if same else f"while the log states {logged[0]:,}."
+        )
     return ProbeResult(
         name=name,
         status=ProbeStatus.CLEAN,
