@@ -604,29 +604,24 @@ class Interpreter:
                 rest: list[ast.stmt] = [self.frames[-1].definition]  # type: ignore[list-item]
                 self.skip(node, rest, test.settings, scope, negated=not truth)
             return flow
-        flows = []
+        flows: list[str | None] = []
         before = scope.names
         results = []
-        replaced: dict[str, frozenset[str]] = {}
+        unset = test.settings if "unset" in test.roles else EMPTY
+        marks = frozenset(r for r in test.roles if r.startswith(("round:", "pick:"))) if test.roles else EMPTY
+        replaced = self.replaces_best(node, test) if marks else {}
+        certain = True if both else None
+        frame = self.frames[-1].id if self.frames else 0
         for negated, body in ((False, node.body), (True, node.orelse)):
+            if not body:
+                flows.append(None)
+                results.append(before)
+                continue
             scope.names = dict(before)
-            unset = test.settings if "unset" in test.roles else EMPTY
-            marks = frozenset(r for r in test.roles if r.startswith(("round:", "pick:")))
-            replaced = replaced or self.replaces_best(node, test)
-            self.guards.append(
-                Guard(
-                    node.test,
-                    self.program,
-                    True if both else None,
-                    unset,
-                    negated,
-                    marks,
-                    self.frames[-1].id if self.frames else 0,
-                )
-            )
+            self.guards.append(Guard(node.test, self.program, certain, unset, negated, marks, frame))
             first = len(self.trace.events)
             try:
-                flows.append(self.block(body, scope) if body else None)
+                flows.append(self.block(body, scope))
             finally:
                 self.guards.pop()
             if flows[-1] == NEXT and self.loops:
@@ -640,20 +635,21 @@ class Interpreter:
         live = [names for names, flow in zip(results, flows, strict=True) if flow is None]
         if not live:
             live = results
-        merged = dict(live[0])
         typical = None if test.sample is None else results[0 if test.sample else 1]
-        for names in live[1:]:
-            for name, value in names.items():
-                if merged.get(name) is not value:
-                    merged[name] = joined = join(merged.get(name), value)
-                    if typical is not None and type(joined) is Value and joined is not value and name in typical:
-                        joined.sample = number_of(typical[name])
-        for name, marks in replaced.items():
-            best = merged.get(name)
+        after = live[0]
+        if after is not before and live[-1] is before:
+            # Only one branch does anything: what it left as it was stays.
+            _merge(before, after, typical, later=False)
+        elif after is not before:
+            merged = dict(after)
+            for names in live[1:]:
+                _merge(merged, names, typical, later=True)
+            before.clear()
+            before.update(merged)
+        for name, kept in replaced.items():
+            best = before.get(name)
             if best is not None and type(best) is Value:
-                merged[name] = replace(best, roles=best.roles | marks)
-        before.clear()
-        before.update(merged)
+                before[name] = replace(best, roles=best.roles | kept)
         if flows[0] is not None and flows[1] is not None:
             return flows[0] if flows[0] == flows[1] else NEXT
         return None
@@ -3362,6 +3358,21 @@ HOLDER_METHODS = SAME_OBJECT | {
     "state_dict", "load_state_dict", "add_param_group", "forward", "copy_", "add_argument", "parse_args",
     "parse_known_args", "add_argument_group", "add_mutually_exclusive_group",
 } | HOOKS  # fmt: skip
+
+
+def _merge(target: dict[str, Value], other: dict[str, Value], typical: dict[str, Value] | None, *, later: bool) -> None:
+    """Set the names in ``target``, which one branch left, to what they are after that or the ``other`` branch.
+
+    ``later`` tells that the other branch stands behind this one; ``typical`` is the one that is usually taken.
+    """
+    for name, value in other.items():
+        own = target.get(name)
+        if own is value:
+            continue
+        first, second = (own, value) if later else (value, own)
+        target[name] = joined = join(first, second)
+        if typical is not None and type(joined) is Value and joined is not second and name in typical:
+            joined.sample = number_of(typical[name])
 
 
 @lru_cache(maxsize=4096)
