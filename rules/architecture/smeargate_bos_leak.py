@@ -14,7 +14,8 @@ document.
 gate); attention that itself runs across documents everywhere, so that nothing is kept apart; a
 smear that the run switches off; hashed n-gram embeddings of the input ids. Passes whose rows hold
 one document each have nothing to cross: the report says which passes keep documents apart and
-whether the reported one is among them.
+whether the reported one is among them. A smear whose multiplier starts at zero and that no optimiser
+holds adds nothing.
 
 **How it is read.** Forward passes are followed under the effective configuration. A shifted hidden
 state added to the unshifted one is a smear; it is masked when a comparison of the tokens with a
@@ -37,6 +38,7 @@ from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.architecture.smeargate_fix import suggest_mask
+from rules.architecture.smeargate_idle import untrained_multiplier
 from rules.base import Example, Finding, Rule
 from rules.examples import script
 
@@ -128,6 +130,18 @@ class SmearGateBOSLeak(Rule):
             reading.at(isolating, "attention keeps packed documents apart here"),
             *reading.setting_evidence(settings),
         ]
+        idle = [untrained_multiplier(reading, s) for s in _first_by_place(crossing)]
+        if all(made is not None for made in idle):
+            made = [reading.evidence(first.program, m, "starts at zero") for m in idle[:1] if m is not None]
+            return Finding(
+                Status.SUSPECT,
+                f"The smear is not masked in passes whose attention separates documents ({', '.join(passes[:5])}), but"
+                " its multiplier starts at zero and no optimiser was found that holds it: then it adds nothing.",
+                Confidence.LOW,
+                (*evidence[:2], *made),
+                reading.call_path(first),
+                tuple(sorted(settings)),
+            )
         undecided = [g for g in first.undecided if g.settings and "<exception>" not in g.settings]
         return Finding(
             Status.ACTIVE if not undecided else Status.SUSPECT,
@@ -265,7 +279,26 @@ with torch.no_grad():
 print(f"final val_bpb:{total:.4f}")
 """
 
+# The multiplier is a parameter of its own, and the optimiser is given the attention's parameters only.
+_UNTRAINED = (
+    script(_MODEL, _RUN)
+    .replace(
+        "        self.smear = bool(", "        self.scale = nn.Parameter(torch.zeros(1))\n        self.smear = bool("
+    )
+    .replace("            g = torch.sigmoid(", "            g = self.scale * torch.sigmoid(")
+    .replace("AdamW(model.parameters())", "AdamW(list(model.attn.parameters()))")
+)
+
 SmearGateBOSLeak.VIOLATION = (
+    Example(
+        "the multiplier starts at zero, and an optimiser holds it",
+        {
+            "train_gpt.py": _UNTRAINED.replace(
+                "list(model.attn.parameters())", "[*model.attn.parameters(), model.scale]"
+            )
+        },
+        Status.ACTIVE,
+    ),
     Example(
         "not masked, with varlen attention in training and evaluation",
         {"train_gpt.py": script(_MODEL, _RUN)},
@@ -273,6 +306,11 @@ SmearGateBOSLeak.VIOLATION = (
     ),
 )
 SmearGateBOSLeak.LEGAL = (
+    Example(
+        "the multiplier starts at zero, and nothing trains it",
+        {"train_gpt.py": _UNTRAINED},
+        Status.SUSPECT,
+    ),
     Example(
         "masked where the current token starts a document",
         {
