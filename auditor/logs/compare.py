@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from auditor.logs.lines import PREFIX, STEP
+from auditor.logs.lines import STEP, without_prefix
 from auditor.logs.run import RunLog
 
 EARLY_STEPS = 10
@@ -69,7 +69,7 @@ def measured(text: str, line: int) -> Measured | None:
     """The measurements of one line of output; None where it has none or stands too early in training."""
     if len(text) > 600 or ("." not in text and "ms" not in text):
         return None
-    plain = PREFIX.sub("", text).strip()
+    plain = without_prefix(text).strip()
     step = STEP.match(plain)
     number = _NUMBERS.search(step[0]) if step else None
     if number is not None and int(number[0][:9]) <= EARLY_STEPS:

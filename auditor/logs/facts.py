@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from auditor.logs.lines import NUMBER, PREFIX, STEP
+from auditor.logs.lines import NUMBER, STEP, without_prefix
 from auditor.logs.metrics import is_progress, line_metrics
 from auditor.logs.model import (
     CalibrationSource,
@@ -96,7 +96,7 @@ _SPECULATIVE = re.compile(
     r"(?i)limit|budget|\bcap\b|target|max|margin|headroom|remaining|left|try|under|over\b|payload|estimat"
 )
 
-_HESSIAN = re.compile(r"(?i)hessian|calibrat")
+_HESSIAN = re.compile(r"[HhCc](?i:essian|alibrat)")
 _COUNT = re.compile(
     r"(?i)(\d+) hessians|hessians?\D{0,30}?(?:for |layers[=: ])(\d+)|calibrated (\d+)|(\d+) (?:layers|matrices|linears)"
 )
@@ -108,7 +108,7 @@ _SOURCES: tuple[tuple[CalibrationSource, re.Pattern[str]], ...] = (
 )
 
 _SMI_ROW = re.compile(r"(?m)^\|\s+(\d+)\s+(\S[^|\n]*?)\s+(?:On|Off|N/A|WDDM|TCC)\s*\|")
-_SMI_LIST = re.compile(r"(?m)\bGPU\s+(\d+):\s*([^\n(]{3,60}?)\s*\(UUID")
+_SMI_LIST = re.compile(r"GPU(?<!\wGPU)\s+(\d+):\s*([^\n(]{3,60}?)\s*\(UUID")
 _GPU_NAME = re.compile(
     r"(?<![A-Za-wyz0-9_/-])((?:NVIDIA|Tesla|GeForce|AMD|Apple)[ -][A-Z][\w+. -]{1,40}|"
     r"(?:GH200|GB200|B[23]00|H[12]00|A100|A10G|A40|A6000|L40S?|L4|V100|T4|RTX[ _]?(?:PRO )?\d{4}|MI\d{3}X?)"
@@ -219,7 +219,7 @@ def _timers(run: RunLog) -> Iterator[Timer]:
         if number == seen:
             continue
         seen = number
-        line = PREFIX.sub("", run.log.index.line(number))
+        line = without_prefix(run.log.index.line(number))
         if len(line) > 600 or STEP.match(line) or is_progress(line):
             continue
         found = _DURATION.search(line)
@@ -246,7 +246,7 @@ def _sizes(run: RunLog) -> Iterator[Size]:
     for match, line in run.scan(_BYTES, quiet=True):
         digits = re.sub(r"\D", "", match[2])
         if digits and len(digits) <= 15:
-            label = PREFIX.sub("", match[1]).strip()
+            label = without_prefix(match[1]).strip()
             found[label, line] = (label, float(digits), True, line)
     told = {line for _, line in found}
     for line in dict.fromkeys(n for _, n in run.scan(_BYTE_KEY, quiet=True) if n not in told):
@@ -256,7 +256,7 @@ def _sizes(run: RunLog) -> Iterator[Size]:
                 found[match[1], line] = (match[1], float(digits), True, line)
     for match, line in run.scan(_MEGABYTES, quiet=True):
         if not any(at == line for _, at in found):
-            label = PREFIX.sub("", match[1]).strip()
+            label = without_prefix(match[1]).strip()
             found[label, line] = (label, float(match[2]) * _SCALE[match[3].lower()], False, line)
     added = dict(_sums(run))
     sizes = [
@@ -277,7 +277,7 @@ def _sizes(run: RunLog) -> Iterator[Size]:
 def _sums(run: RunLog) -> Iterator[tuple[int, tuple[Size, ...]]]:
     """Lines that add a model and the code up: whatever the model is called, it is the total without the code."""
     for match, number in run.scan(_TOTAL_OF, quiet=True):
-        line = PREFIX.sub("", run.log.index.line(number)[:600])
+        line = without_prefix(run.log.index.line(number)[:600])
         counted = _CODE_OF.search(line)
         if counted is None:
             continue
@@ -327,7 +327,7 @@ def _hessians(run: RunLog) -> Hessians | None:
         if number == seen:
             continue
         seen = number
-        line = PREFIX.sub("", run.log.index.line(number))
+        line = without_prefix(run.log.index.line(number))
         if len(line) > 600 or STEP.match(line) or re.match(r"^\s*[\w.]+\s*[:=]\s*\S+$", line):
             continue  # a step, or an entry of a hyperparameter dump
         if source is None:

@@ -20,6 +20,12 @@ STEP = re.compile(
 RULE = re.compile(r"^[=\-*]{20,}\s*$")
 
 
+def without_prefix(line: str) -> str:
+    """A line without the time, rank or level that a logger or launcher put before it."""
+    found = PREFIX.match(line)
+    return line[found.end() :] if found is not None else line
+
+
 @dataclass(frozen=True)
 class LoggedValue:
     """A value as printed and its 1-based line."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from auditor.logs.lines import NUMBER, PREFIX, STEP, LogFile
+from auditor.logs.lines import NUMBER, STEP, LogFile, without_prefix
 from auditor.logs.model import Metric, MetricKind
 from auditor.text import decimal
 
@@ -24,6 +24,7 @@ BPB = re.compile(
 _BPB_AFTER = re.compile(r"(?i)(?<![\w.])(\d\.\d{3,})\**\s*(?:val_?)?bpb\b")
 _LOSS = re.compile(rf"(?i)(?<![\w.])((?:\w+_)?loss|vl|nll|nats)[\"']?\s*[:=]?\s*({NUMBER})(?![\w%])")
 _KEY_NUMBER = re.compile(rf"[\"'{{]*(?<![\w.])[A-Za-z_][\w./]*[\"']?(?:\s*\([^()]{{0,40}}\))?\s*[:=]\s*\**{NUMBER}")
+_LABEL_END = re.compile(r"[\s:=|,\-→(\[{*\"']+$")
 _EVAL_TIME = re.compile(rf"(?i)\b(eval(?:_?time)?|elapsed|time|t)\s*[:=]\s*({NUMBER})\s*(ms|s)\b")
 _PROGRESS = re.compile(
     r"(?i)\d\s*/\s*\d|\d\s*%|running|progress|\bepochs?\b\W*\d|\bep\W?\d|\bchunks?\b\W*\d|\bbatch(?:es)?\b\W*\d|batch_\w*bpb|"
@@ -63,7 +64,7 @@ def find_metrics(log: LogFile) -> Iterator[Metric]:
 
 def line_metrics(text: str, number: int) -> Iterator[Metric]:
     """The figures of one line, which has the 1-based ``number``."""
-    plain = PREFIX.sub("", text)
+    plain = without_prefix(text)
     found = [(m.start(), m[1], m[2]) for m in BPB.finditer(plain) if "." in m[2]]
     keyed = bool(found)
     if not keyed:
@@ -72,17 +73,16 @@ def line_metrics(text: str, number: int) -> Iterator[Metric]:
         return
     first_pair = _KEY_NUMBER.search(plain) if keyed else None
     cut = min([p for p, _, _ in found] + ([first_pair.start()] if first_pair else []))
-    label = re.sub(r"[\s:=|,\-→(\[{*\"']+$", "", plain[:cut]).strip()[:160]
+    label = _LABEL_END.sub("", plain[:cut]).strip()[:160]
     timing = _EVAL_TIME.search(plain, found[0][0])
     time_ms = float(timing[2]) * (1000.0 if timing[3].lower() == "s" else 1.0) if timing else None
+    given = [(m.start(), m) for m in _LOSS.finditer(plain)]
     for position, key, value in found:
         exact = decimal(value)
         if exact is None or not 0 < exact < 50:
             continue
         before = plain[:position]
-        losses = [m for m in _LOSS.finditer(plain) if m.start() < position] or [
-            m for m in _LOSS.finditer(plain, position) if "val" in m[1].lower()
-        ]
+        losses = [m for at, m in given if at < position] or [m for _, m in given if "val" in m[1].lower()]
         loss = losses[-1][2] if losses else None
         kind: MetricKind = "final"
         if STEP.match(plain):

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from auditor.logs.lines import PREFIX, RULE, STEP, LogFile, LoggedValue
+from auditor.logs.lines import RULE, STEP, LogFile, LoggedValue, without_prefix
 from auditor.logs.metrics import BPB, BPB_WORD
 from auditor.shell import commands, unresolved
 from auditor.text import MAX_LINE
@@ -58,7 +58,7 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
         for number in range(header + 1, min(header + 2_000, len(index)) + 1):
             raw = index.line(number)
             short = len(raw) < 2_000
-            line = PREFIX.sub("", raw) if short and raw[:1] in "[0123456789" else raw
+            line = without_prefix(raw) if short and raw[:1] in "[0123456789" else raw
             entry = _BLOCK_ENTRY.match(line) if short else None
             # an unindented line inside an indented block is somebody else's message
             foreign = line[:1] not in _INDENT and bool(own) and index.line(own[-1][1].line)[:1] in _INDENT
@@ -96,7 +96,7 @@ def inline_settings(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:
-    plain = re.sub(r"^\s*\[[^\]]{1,40}\]\s*:?\s*", "", PREFIX.sub("", line))
+    plain = re.sub(r"^\s*\[[^\]]{1,40}\]\s*:?\s*", "", without_prefix(line))
     if len(plain) > 2_000:
         return []
     spaced = _SPACED.match(plain)
@@ -145,7 +145,7 @@ def _structured(line: str) -> list[tuple[str, str]]:
 def echoed_commands(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
     """Environment and flags of command lines echoed into the log."""
     for hit in log.find(_COMMAND)[:50]:
-        text = re.sub(r"^(?:\++|[\w ]{1,30}:|\$)\s+", "", PREFIX.sub("", hit.value).strip())
+        text = re.sub(r"^(?:\++|[\w ]{1,30}:|\$)\s+", "", without_prefix(hit.value).strip())
         if "distributed/run.py" in text or text.startswith(("File ", "^")):
             continue
         for command in commands(text):

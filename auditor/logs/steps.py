@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from auditor.logs.lines import NUMBER, PREFIX, STEP
+from auditor.logs.lines import NUMBER, STEP, without_prefix
 from auditor.verdict import Frozen
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def read_steps(run: RunLog) -> Iterator[StepLine]:
     """The run's step lines, in order."""
     count = 0
     for match, line in run.scan(_STEP_LINE):
-        text = PREFIX.sub("", match[0])
+        text = without_prefix(match[0])
         head = STEP.match(text)
         number = _NUMBERS.search(head[0]) if head else None
         if head is None or number is None or len(text) > 1_000:

@@ -38,7 +38,6 @@ from auditor.unpack.limits import (
 )
 from auditor.unpack.source import Source, read_source
 from auditor.unpack.values import (
-    PAYLOAD_LENGTH,
     TEMPORARY,
     Code,
     Files,
@@ -360,11 +359,7 @@ def code_size(source: Source) -> int:
     """The characters of a program that are not long string literals (payloads)."""
     if source.tree is None:
         return len(source.text)
-    literals = sum(
-        _extent(node)
-        for node in walk(source.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and len(node.value) >= PAYLOAD_LENGTH
-    )
+    literals = sum(map(_extent, source.long_literals))
     return max(0, len(source.text) - literals)
 
 
@@ -372,11 +367,7 @@ def payload_share(source: Source) -> float:
     """The share of a program's text that is literals which look like encoded data."""
     if source.tree is None or not source.text:
         return 0.0
-    packed = sum(
-        _extent(node)
-        for node in walk(source.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and looks_packed(node.value)
-    )
+    packed = sum(_extent(node) for node in source.long_literals if looks_packed(node.value))
     return packed / len(source.text)
 
 

@@ -6,8 +6,11 @@ import ast
 import codecs
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from auditor.unpack.newer import PARSE_ERRORS, NewerSyntaxError, TooDeepError, parse_newer, quiet_parse
+from auditor.unpack.values import PAYLOAD_LENGTH
+from auditor.unpack.walk import walk
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -39,6 +42,12 @@ class Source:
     rewritten: bool
     error: str | None
     note: str | None = None
+
+    @cached_property
+    def long_literals(self) -> tuple[ast.Constant, ...]:
+        """The literals of text and bytes that are long enough to be a payload."""
+        constants = (n for n in walk(self.tree) if isinstance(n, ast.Constant)) if self.tree is not None else ()
+        return tuple(n for n in constants if isinstance(n.value, str | bytes) and len(n.value) >= PAYLOAD_LENGTH)
 
 
 def encoding_of(data: bytes) -> tuple[str, int]:
