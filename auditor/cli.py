@@ -445,7 +445,8 @@ def _probe(source: str, mirror: Path | None, prober: _Prober) -> ProbeReport:
 def _progress() -> Iterator[Callable[[str], None]]:
     """Shows what is going on, on stderr and only if someone is watching: silent in a pipe or a log."""
     from rich.console import Console
-    from rich.text import Text
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     from reports.text import shorten, visible
 
@@ -454,8 +455,11 @@ def _progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield lambda message: None
         return
-    with console.status("") as status:
-        yield lambda message: status.update(Text(shorten(visible(message), 200)))
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (SpinnerColumn(), TimeElapsedColumn(), text)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda message: bar.update(task, description=shorten(visible(message), 200))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import rules
 from auditor import __version__
 from auditor.errors import UsageError
 from auditor.probe.merge import merge
-from auditor.probe.result import ProbeReport
+from auditor.probe.result import ProbeReport, as_sentence
 from auditor.reading import Reading
 from auditor.significance import Record
 from auditor.submission import RecordFolder, Submission, SubmissionKind
@@ -247,7 +247,9 @@ def _not_run(report: ProbeReport | None) -> tuple[str, ...]:
     unchecked = "training, timing, artifact size and the claimed figures were not reproduced."
     if report is None:
         return (f"Nothing was executed: {unchecked}",)
-    stopped = (f"The probe {r.name} could not run: {r.reason}" for r in report.results if r.stop is not None)
+    stopped = (
+        f"The probe {r.name} could not run: {as_sentence(r.reason)}" for r in report.results if r.stop is not None
+    )
     return (f"The submission ran only in a tiny world made by the auditor: {unchecked}", *stopped)
 
 

@@ -228,7 +228,8 @@ def probes_gist(report: ProbeReport) -> str:
     """The probes that made the overall result, by name."""
     overall = probes_overall(report)
     decisive = {Overall.VIOLATIONS_FOUND: ProbeStatus.VIOLATED, Overall.NEEDS_REVIEW: ProbeStatus.COULD_NOT_RUN}
-    named = ", ".join(r.name for r in ranked_probes(report) if r.status is decisive.get(overall))
+    names = [r.name for r in ranked_probes(report) if r.status is decisive.get(overall)]
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if overall is Overall.NEEDS_REVIEW:
         return f"could not run: {named}"
     return named or f"{len(report.results)} probe{'s' if len(report.results) != 1 else ''} run"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from urllib.parse import quote
 
-from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus
+from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus, as_sentence
 from auditor.verdict import (
     Effect,
     Evidence,
@@ -361,7 +361,7 @@ def _probes(report: ProbeReport) -> Iterator[str]:
     for result in ranked_probes(report):
         status = result.status.value.replace("-", " ")
         shown_as = f"**{status}**" if result.status is ProbeStatus.VIOLATED else status
-        rows.append(f"| {code(result.name)} | {shown_as} | {prose(result.reason, 400)} |")
+        rows.append(f"| {code(result.name)} | {shown_as} | {prose(as_sentence(result.reason), 400)} |")
     yield "\n".join(rows)
     for result in ranked_probes(report):
         if result.numbers or result.positions or result.stop is not None:
@@ -389,4 +389,10 @@ def _probe(result: ProbeResult, folder: str | None) -> str:
             items.append(f"and {count - _MAX_ITEMS} more {label}: see `--format json`")
     items += [prose(line) for line in meanings(result)]
     summary = f"{code(result.name)} {result.status.value.replace('-', ' ')}"
-    return f"<details><summary>{summary}</summary>\n\n{prose(result.reason)}\n\n{_bullets(items)}\n\n</details>"
+    blocks = (
+        f"<details><summary>{summary}</summary>",
+        prose(as_sentence(result.reason)),
+        _bullets(items),
+        "</details>",
+    )
+    return "\n\n".join(blocks)

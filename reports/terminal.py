@@ -14,7 +14,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus
+from auditor.probe.result import ProbeReport, ProbeResult, ProbeStatus, as_sentence
 from auditor.verdict import (
     Effect,
     Evidence,
@@ -447,7 +447,7 @@ def _probes(report: ProbeReport, *, details: bool) -> Iterator[RenderableType]:
         status = Text(result.status.value.replace("-", " "), style=_PROBE_STYLES[result.status])
         if result.seconds is not None:
             status.append(f"\n{quantity(round(result.seconds, 1), 's')}", style="dim")
-        table.add_row(Text(visible(result.name), style="bold"), status, _text(result.reason, limit=400))
+        table.add_row(Text(visible(result.name), style="bold"), status, _text(as_sentence(result.reason), limit=400))
     yield table
     yield ""
     yield Text(probes_tally(report), style="dim")
@@ -464,7 +464,7 @@ def _has_numbers(result: ProbeResult) -> bool:
 def _probe(result: ProbeResult, folder: str | None) -> Iterator[RenderableType]:
     heading = f"{visible(result.name)}: {result.status.value.replace('-', ' ')}"
     yield _section(heading, _PROBE_STYLES[result.status])
-    yield _text(result.reason)
+    yield _text(as_sentence(result.reason))
     rows: list[Row] = []
     for label, value in (
         ("Run", result.subject),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from auditor.evidence import Attempt, Status
-from auditor.probe.result import ProbeReport, ProbeResult, Shown
+from auditor.probe.result import ProbeReport, ProbeResult, Shown, as_sentence
 from auditor.verdict import Confidence, Effect, Evidence, Outcome, Policy
 from rules.base import Finding, Rule
 from rules.budget.external_binary import COMPILERS, LAUNCHERS, QUERIES
@@ -58,8 +58,8 @@ def merge(
                 now[shown.rule] = _cleared(before, shown, result)
             elif before.status is Status.ACTIVE:
                 notes.append(
-                    f"{shown.rule} is active by reading, but the probe {result.name} did not show it: {shown.reason}"
-                    " A person should look at both."
+                    f"{shown.rule} is active by reading, but the probe {result.name} did not show it:"
+                    f" {as_sentence(shown.reason)} A person should look at both."
                 )
     for slug, change in ((EXTERNAL, _programs), (NETWORK, _network)):
         if slug in now:
@@ -83,11 +83,13 @@ def _that_count(result: ProbeResult, status: Status, now: dict[str, Outcome]) ->
 
 
 def _proven(before: Outcome, shown: Shown, result: ProbeResult, rule: Rule, policy: Policy) -> Outcome:
-    said = f"Shown by probe {result.name}: {shown.reason}"
+    said = f"Shown by probe {result.name}: {as_sentence(shown.reason)}"
+    places = _joined(result.evidence, before.evidence)
     if before.status is Status.ACTIVE:
         if shown.status is Status.LATENT:
             return before
         reason, effect = f"{before.reason} {said}", before.effect
+        places = _joined(before.evidence, result.evidence)
     else:
         reason = said
         if before.status is Status.SUSPECT:
@@ -99,7 +101,7 @@ def _proven(before: Outcome, shown: Shown, result: ProbeResult, rule: Rule, poli
             "effect": effect,
             "confidence": Confidence.HIGH,
             "reason": reason,
-            "evidence": _joined(result.evidence, before.evidence),
+            "evidence": places,
             "settings": tuple(dict.fromkeys((*before.settings, *result.switched_on))),
             "shown_by": (*before.shown_by, result.name),
         }
@@ -112,7 +114,8 @@ def _cleared(before: Outcome, shown: Shown, result: ProbeResult) -> Outcome:
             "status": Status.CLEAN,
             "effect": Effect.NONE,
             "confidence": Confidence.MEDIUM,
-            "reason": f"Cleared by probe {result.name}: {shown.reason} Reading had suspected it: {before.reason}",
+            "reason": f"Cleared by probe {result.name}: {as_sentence(shown.reason)} Reading had suspected it:"
+            f" {before.reason}",
             "shown_by": (*before.shown_by, result.name),
         }
     )

@@ -29,6 +29,15 @@ Figure = Annotated[float, AfterValidator(_rounded)]
 """A measured number, kept to six significant digits; a whole number is kept as it is."""
 
 
+def as_sentence(text: str) -> str:
+    """``text`` with a capital letter and a full stop, where it lacks them."""
+    text = text.strip()
+    first = text.split(" ", 1)[0]
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
 class Number(Frozen):
     """A named figure of the proof, and what it had to be."""
 

@@ -32,7 +32,7 @@ class Bench:
     ``folder`` is an empty folder of this run, shared by its probes and gone afterwards; ``deadline`` is a reading of
     time.monotonic() by which the probe should be done; ``progress`` takes one line for whoever is watching;
     ``sandboxed`` is False only if a person typed --no-sandbox; ``cache`` lets probes share what one sandboxed run
-    answered for several of them.
+    answered for several of them; ``world`` is one line about the tiny world, by whoever builds it.
     """
 
     reading: Reading
@@ -41,6 +41,7 @@ class Bench:
     progress: Callable[[str], None]
     sandboxed: bool
     cache: dict[str, object]
+    world: str = ""
 
     def left(self) -> float:
         """Seconds that are left; not below zero."""
@@ -87,12 +88,11 @@ def run_probes(
     *,
     timeout: float = DEFAULT_TIMEOUT,
     progress: Callable[[str], None] = lambda message: None,
-    finished: Callable[[ProbeResult], None] = lambda result: None,
     sandboxed: bool = True,
 ) -> ProbeReport:
     """Run the probes with these names (all by default) on one record folder.
 
-    ``timeout`` is in seconds, for all of them together; ``finished`` is called with each result as it comes.
+    ``timeout`` is in seconds, for all of them together.
 
     Raises:
         UsageError: there is no such probe.
@@ -114,7 +114,6 @@ def run_probes(
             result = _run(probe, bench, timeout)
             result = result.model_copy(update={"seconds": round(time.monotonic() - start, 2)})
             results.append(result)
-            finished(result)
     submission = reading.submission
     return ProbeReport(
         source=submission.source,
@@ -123,6 +122,7 @@ def run_probes(
         folder=reading.folder.path,
         script=reading.entry.program.file if reading.entry is not None else None,
         sandboxed=sandboxed,
+        world=bench.world,
         results=tuple(results),
     )
 
