@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from auditor.engine import audit, claimed
 from auditor.errors import UsageError
 from auditor.evidence import Attempt, Status
 from auditor.probe import run as runner
-from auditor.probe.base import Probe
+from auditor.probe.base import Probe, discover
 from auditor.probe.result import Number, Override, Position, ProbeReport, ProbeResult, ProbeStatus, Shown, Substitution
 from auditor.probe.run import Bench, ProbeError, run_probes
 from auditor.sandbox import SandboxError
@@ -30,6 +31,12 @@ from reports.markdown import MAX_CHARACTERS, MarkdownReport
 from reports.terminal import TerminalReport
 from tests.test_reports import HOSTILE, invisible
 
+try:
+    sandbox.require()
+    MISSING = "" if find_spec("torch") else "torch is missing"
+except SandboxError as why:
+    MISSING = str(why)
+needs_sandbox = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 ROOT = Path(__file__).parent.parent
 LEGAL = ROOT / "tests" / "fixtures" / "submissions" / "prequant-ttt-latent"
 
@@ -325,3 +332,30 @@ def test_probe_says_what_it_needs() -> None:
     done = blocked(f"sys.exit(cli.main(['probe', {str(LEGAL)!r}]))")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: probes need ") and done.stderr.count("\n") == 1
+
+
+def test_every_probe_is_explained() -> None:
+    text = (ROOT / "docs" / "probe.md").read_text(encoding="utf-8")
+    assert [p.name for p in discover() if f"| `{p.name}` |" not in text] == []
+
+
+# From end to end
+
+
+@needs_sandbox
+def test_a_leak_is_shown_and_counted(tmp_path: Path, capsys: Capture) -> None:
+    code = (ROOT / "tests" / "fixtures" / "probe" / "packed" / "train_gpt.py").read_text(encoding="utf-8")
+    mask = "            g = g * (input_ids[:, 1:] != BOS_ID).unsqueeze(-1)\n"
+    assert code.count(mask) == 1
+    (tmp_path / "train_gpt.py").write_text(code.replace(mask, ""), encoding="utf-8")
+    arguments = ["probe", str(tmp_path), "--probe", "document-isolation", "--format", "json"]
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report = ProbeReport.model_validate_json(captured.out)
+    (result,) = report.results
+    assert report.sandboxed and result.positions and result.substitutions and result.overrides
+    verdict = audit(open_submission(str(tmp_path)), probe=lambda reading: report)
+    (outcome,) = (o for o in verdict.outcomes if o.rule == "smeargate-bos-leak")
+    assert (outcome.status, outcome.shown_by) == (Status.ACTIVE, ("document-isolation",))
+    assert verdict.verdict is Overall.VIOLATIONS_FOUND
