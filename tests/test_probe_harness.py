@@ -109,13 +109,14 @@ def test_the_main_flow_is_left_out() -> None:
     assert names(rest) == ["train()", "y = 2"]
 
 
-def run(folder: Path, code: str, job: str = "basic:main", **files: str) -> JobResult:
+def run(folder: Path, code: str, job: str = "basic:main", protected: bool = True, **files: str) -> JobResult:
     """Run our own little submission."""
     for name, text in {"train_gpt.py": code, **{f"{k}.py": v for k, v in files.items()}}.items():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(textwrap.dedent(text), encoding="utf-8")
     submission = LocalSource(folder, str(folder)).load()
-    with Harness(Reading(submission, submission.folders[0]), environment={"LEVEL": "3"}) as harness:
+    reading = Reading(submission, submission.folders[0])
+    with Harness(reading, environment={"LEVEL": "3"}, protected=protected) as harness:
         return harness.run(job, wall=60)
 
 
@@ -263,6 +264,15 @@ def test_what_stops_a_script_is_told_with_its_line(tmp_path: Path, line: str, ki
     assert result.stop.kind == kind
     assert message in result.stop.message
     assert (result.stop.file, result.stop.line) == ("train_gpt.py", 4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is missing")
+def test_without_a_sandbox_the_same_is_run_and_told(tmp_path: Path) -> None:
+    code = "import os\nfrom helpers import here\nhere(), os.environ['LEVEL']\nopen('a', 'w')\n1 / 0\n"
+    result = run(tmp_path, code, protected=False, helpers="def here():\n    return __file__\n")
+    assert not result.sandboxed
+    assert result.stop is not None and result.stop.exception == "ZeroDivisionError" and result.stop.line == 5
+    assert not (tmp_path / "a").exists()
 
 
 @needs_sandbox

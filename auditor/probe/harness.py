@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -193,37 +194,52 @@ class Harness:
         output = Path(self._folder.name) / f"run{self._runs}"
         told = Path(self._folder.name) / f"job{self._runs}"
         output.mkdir()
-        task = {
-            **{
-                "job": job,
-                "entry": self.entry,
-                "arguments": dict(arguments or {}),
-                "argv": list(self.overrides.arguments),
-            },
-            **{"seed": seed, "threads": 1, "precise": precise},
-        }
-        _write(told / "job.json", json.dumps(task).encode())
         package = Path(auditor.__file__).parent
         mounts = {"/submission": self._submission, "/job": told, "/probe/auditor": package}
         if self.world is not None:
             mounts["/world"] = self.world
+
+        def inside(path: str) -> str:
+            """A path as the submission sees it: without a sandbox, nothing is mounted."""
+            return path if self.protected else _unmounted(path, {**mounts, "/out": output})
+
+        task = {
+            "job": job,
+            "entry": self.entry,
+            "arguments": dict(arguments or {}),
+            "argv": [inside(argument) for argument in self.overrides.arguments],
+            "seed": seed,
+            "threads": 1,
+            "precise": precise,
+        }
+        _write(told / "job.json", json.dumps(task).encode())
+        own = {
+            **self.overrides.environment,
+            **self.environment,
+            **(environment or {}),
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "TRITON_INTERPRET": "1",
+            "TORCHDYNAMO_DISABLE": "1",
+            "TORCHINDUCTOR_CACHE_DIR": "/out/inductor",
+        }
+        path = [inside("/submission/bin"), "/guard/bin", str(Path(sys.executable).parent), "/usr/bin", "/bin"]
+        modules = [inside("/probe/auditor/probe/stand_ins"), inside("/probe")]
         sandbox = Sandbox(
             output=output,
             mounts=mounts,
             environment={
-                **self.overrides.environment,
-                **self.environment,
-                **(environment or {}),
-                "PATH": f"/submission/bin:/guard/bin:{Path(sys.executable).parent}:/usr/bin:/bin",
-                "PYTHONPATH": "/probe/auditor/probe/stand_ins:/probe",
-                **{"TRITON_INTERPRET": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-                **{"TORCHDYNAMO_DISABLE": "1", "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor"},
+                **{name: inside(value) for name, value in own.items()},
+                "PATH": os.pathsep.join(path),
+                "PYTHONPATH": os.pathsep.join(modules),
+                **{f"AUDITOR_{name.upper()}": inside(f"/{name}") for name in ("submission", "out", "world", "job")},
             },
             limits=replace(_LIMITS, wall=wall, cpu=int(4 * wall) + 10),
             progress=self._told,
             protected=self.protected,
         )
-        done = sandbox.run([sys.executable, "-m", "auditor.probe.driver", "/job/job.json"])
+        done = sandbox.run([sys.executable, "-m", "auditor.probe.driver", inside("/job/job.json")])
         return self._result(done, output, wall)
 
     def _told(self, line: str) -> None:
@@ -348,6 +364,14 @@ def _imported(program: Program) -> list[str]:
 def _prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _unmounted(path: str, mounts: Mapping[str, Path]) -> str:
+    """A path or other text, with the host's folder where it begins with a mount."""
+    for mount, folder in mounts.items():
+        if path == mount or path.startswith(f"{mount}/"):
+            return f"{folder.absolute()}{path[len(mount) :]}"
+    return str(Path(auditor.__file__).parent.parent) if path == "/probe" else path
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RESULT = Path("/out/result.json")
-SHIPPED = Path("/submission/shipped")
-WORLD = Path("/world")
+from auditor.probe.driver.used import ADAPTED, NoStandInError, noted, place
+
+RESULT = Path(place("/out/result.json"))
+SHIPPED = Path(place("/submission/shipped"))
+WORLD = Path(place("/world"))
 _SHAPE = re.compile(r"shape|size|dimension|divisible|multiple of|broadcast|must match|out of range|out of bounds", re.I)
 
 
@@ -31,8 +33,6 @@ def main(job_file: str) -> None:
     except BaseException as error:  # whatever the submission raises, SystemExit too
         result = {"status": "stopped", "stop": stop(error)}
         traceback.print_exc()
-    from auditor.probe.driver.used import noted
-
     result |= {"used": noted(), "seconds": round(time.perf_counter() - started, 3)}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,8 +83,6 @@ def furnish(folder: Path) -> None:
 
 def stop(error: BaseException) -> dict[str, Any]:
     """What stopped the job: the exception, and the innermost place in the submission."""
-    from auditor.probe.driver.used import ADAPTED, NoStandInError
-
     place = None
     seen: BaseException | None = error
     while seen is not None and place is None:

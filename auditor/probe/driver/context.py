@@ -38,10 +38,10 @@ from typing import Any
 
 from auditor.probe.driver import on_cpu
 from auditor.probe.driver.entry import split
-from auditor.probe.driver.used import ADAPTED
+from auditor.probe.driver.used import ADAPTED, place
 from auditor.unpack.source import parse
 
-WORK = Path("/out/work")
+WORK = Path(place("/out/work"))
 """The working directory: the folder as shipped, writable, with ``data`` of the tiny world."""
 
 
