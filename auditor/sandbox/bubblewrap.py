@@ -31,7 +31,9 @@ from auditor.sandbox.result import Attempt, End, Limits, SandboxResult, size_of
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache")
 _GPU = "/dev/nvidia*"
-_POLL = 0.05
+_POLL = 0.01
+_MEASURE = 0.2
+"""Seconds between looks at the process count, and between those at memory and files."""
 
 
 class SandboxError(AuditorError):
@@ -172,13 +174,14 @@ class Sandbox:
         assert process.stdout is not None and process.stderr is not None
         out, err = _Tail(process.stdout, limits.kept_text, self.progress), _Tail(process.stderr, limits.kept_text)
         end = End.FINISHED
-        sized = 0.0
+        measured = 0.0
         try:
             while process.poll() is None:
                 ear.listen()
                 now = time.monotonic()
-                reached = self._reached(process.pid, now - start, measure_output=now - sized > 4 * _POLL)
-                sized = now if now - sized > 4 * _POLL else sized
+                measure = now - measured > _MEASURE
+                reached = self._reached(process.pid, now - start, measure=measure)
+                measured = now if measure else measured
                 if reached is not None:
                     end = reached
                     break
@@ -202,23 +205,25 @@ class Sandbox:
             sandboxed=self.protected,
         )
 
-    def _reached(self, pid: int, seconds: float, *, measure_output: bool) -> End | None:
+    def _reached(self, pid: int, seconds: float, *, measure: bool) -> End | None:
         """The first limit that the tree of ``pid`` is past."""
         if seconds > self.limits.wall:
             return End.TIMEOUT
+        if _exceeds(pid, self.limits.processes):
+            return End.PROCESSES
+        if not measure:
+            return None
         try:
             tree = psutil.Process(pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return None
-        if len(tree) > self.limits.processes:
-            return End.PROCESSES
         resident = 0
         for member in tree:
             with contextlib.suppress(psutil.Error):
                 resident += member.memory_info().rss
         if resident > self.limits.memory:
             return End.MEMORY
-        if measure_output and size_of(self.output) > self.limits.output:
+        if size_of(self.output) > self.limits.output:
             return End.OUTPUT
         return None
 
@@ -234,6 +239,25 @@ class Sandbox:
             return []
         kind, what = told[end]
         return [Attempt(kind=kind, what=what, seen_by="limit")]  # type: ignore[arg-type]
+
+
+def _exceeds(pid: int, limit: int) -> bool:
+    """Whether ``pid`` has more than ``limit`` descendants.
+
+    Stops counting there: a fork bomb grows faster than all of it can be counted.
+    """
+    todo = [str(pid)]
+    count = -1
+    while todo:
+        member = todo.pop()
+        count += 1
+        if count > limit:
+            return True
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{member}/task"):
+                with contextlib.suppress(OSError):
+                    todo += Path(f"/proc/{member}/task/{thread}/children").read_text().split()
+    return False
 
 
 def _kill(process: subprocess.Popen[bytes], protected: bool) -> None:
