@@ -107,6 +107,19 @@ def test_attention_without_mask_is_not_causal(tmp_path: Path) -> None:
 
 
 @needs_sandbox
+def test_a_network_that_predicts_hidden_tokens_is_not_accused(tmp_path: Path) -> None:
+    made = bench(
+        tmp_path,
+        ("                causal=True,\n", ""),
+        ("            x, y = piece[:-1], piece[1:]\n", "            x, y = piece.clone()[1:], piece[1:]\n"
+         "            x[torch.rand(x.shape) < 0.5] = 0\n"),
+    )  # fmt: skip
+    result = Causality().run(made)
+    assert result.status is ProbeStatus.NOT_APPLICABLE, result
+    assert not result.shown
+
+
+@needs_sandbox
 def test_looking_ahead_where_only_training_does_is_no_violation(tmp_path: Path) -> None:
     line = "        logits = self.forward_logits(input_ids, cu_seqlens, max_seqlen)\n"
     made = bench(tmp_path, (line, f"{line}        logits = logits + logits.mean(1, keepdim=True)\n"))

@@ -41,6 +41,9 @@ _HIDING = frozenset(
      "masked_fill", "masked_fill_", "where", "mask"}
 )  # fmt: skip
 
+HIDING = _HIDING - {"where", "mask", "masked_fill", "masked_fill_"}
+"""Those of them that hardly have another use in an evaluation; where a probe has shown the rest, only these matter."""
+
 _DRAWING = frozenset({"rand", "rand_like", "bernoulli", "randperm", "multinomial", "mask_token_id", "mask_id"})
 
 
@@ -78,7 +81,8 @@ class NoncausalModel(Rule):
                 )
         opened = {id(e.node): e for e in inside if e.detail == "attention"}
         certain = [e for e in opened.values() if not e.undecided]
-        if opened and opened.keys() == attentions and len(certain) == len(opened) and not _hides(reading, certain):
+        decided = opened.keys() == attentions and len(certain) == len(opened)
+        if opened and decided and not hides_tokens(reading, certain):
             return _finding(
                 reading,
                 Status.ACTIVE,
@@ -142,7 +146,7 @@ def _clean(reading: Reading, elsewhere: bool) -> Finding:
     )
 
 
-def _hides(reading: Reading, attentions: list[Event]) -> bool:
+def hides_tokens(reading: Reading, attentions: list[Event], hiding: frozenset[str] = _HIDING) -> bool:
     """Whether the functions of the reported evaluation name a way to hide tokens, or the network draws at random.
 
     A masked-diffusion network often hides the tokens itself. ``where`` and masks mean little inside a network;
@@ -160,7 +164,7 @@ def _hides(reading: Reading, attentions: list[Event]) -> bool:
     for frame in frames.values():
         for index in reading.opened():
             facts = index.functions.get(id(frame.definition))
-            if facts is not None and facts.names & _HIDING:
+            if facts is not None and facts.names & hiding:
                 return True
     return any("random" in s.roles for s in reading.reported.scores)
 

@@ -290,11 +290,11 @@ class _Names(Mapping[str, Any]):
         return 0
 
 
-def settle_globals(found: Sequence[Source]) -> dict[str, Any]:
+def settle_globals(found: Sequence[Source], start_token: int) -> dict[str, Any]:
     """Give module globals that are None the constant that the code's own functions give them on first use.
 
-    Such as the token that starts a document, which some scripts set when the first shard is loaded.
-    Returns what was set.
+    Such as the token that starts a document, which some scripts set when the first shard is loaded; where it is asked
+    of the tokenizer, it becomes ``start_token``. Returns what was set.
     """
     done: dict[str, Any] = {}
     for source in found:
@@ -303,13 +303,19 @@ def settle_globals(found: Sequence[Source]) -> dict[str, Any]:
                 continue
             declared = {n for s in ast.walk(function) if isinstance(s, ast.Global) for n in s.names}
             for node in ast.walk(function):
-                if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)):
+                if not isinstance(node, ast.Assign):
                     continue
                 for target in node.targets:
                     name = target.id if isinstance(target, ast.Name) else ""
-                    if name in declared and getattr(source.module, name, 0) is None:
-                        setattr(source.module, name, node.value.value)
+                    if name not in declared or getattr(source.module, name, 0) is not None:
+                        continue
+                    if isinstance(node.value, ast.Constant):
                         done[name] = node.value.value
+                    elif "bos" in name.lower():
+                        done[name] = start_token
+                    else:
+                        continue
+                    setattr(source.module, name, done[name])
     return done
 
 

@@ -587,14 +587,14 @@ def parameters(model: nn.Module) -> int:
 
 
 @contextlib.contextmanager
-def _meta() -> Iterator[None]:
-    """Makes networks without memory: initialisers have nothing to fill."""
+def _unfilled(*, meta: bool) -> Iterator[None]:
+    """Makes networks without filling their weights; on the meta device they take no memory either."""
     names = [n for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")]
     kept = {n: getattr(nn.init, n) for n in names}
     for n in names:
         setattr(nn.init, n, lambda tensor, *a, **k: tensor)
     try:
-        with torch.device("meta"):
+        with torch.device("meta") if meta else contextlib.nullcontext():
             yield
     finally:
         for n, value in kept.items():
@@ -618,11 +618,17 @@ def _builds(found: Sequence[Source]) -> Iterator[tuple[str, int, nn.Module | str
 
 
 def count(context: Context) -> dict[str, Any]:
-    """The job ``model:count``: the networks' sizes as the environment sets them, made on the meta device."""
+    """The job ``model:count``: the networks' sizes as the environment sets them, made on the meta device.
+
+    A constructor that computes with its weights needs real ones.
+    """
     found = _sources(context)
-    settle_globals(found)
-    with _meta():
-        made = list(_builds(found))
+    settle_globals(found, 1)
+    for meta in (True, False):
+        with _unfilled(meta=meta):
+            made = list(_builds(found))
+        if any(isinstance(m, nn.Module) for _, _, m in made):
+            break
     return {
         "models": [
             {"class": name, "line": line, "parameters": parameters(m)}
@@ -645,7 +651,7 @@ def measure_all(context: Context) -> dict[str, Any]:
     full = _Aside(lambda: count(context), job["full"]) if job.get("full") is not None else None
     found = _sources(context)
     imported = time.monotonic() - began
-    settled = settle_globals(found)
+    settled = settle_globals(found, int(job["start_token"]))
     result: dict[str, Any] = {"imported": round(imported, 3), "models": [], "paths": [], "skipped": []}
     result["start_token"] = start_token = _start_token(found, settled, int(job["start_token"]))
     for name, line, made in _builds(found):
@@ -655,6 +661,10 @@ def measure_all(context: Context) -> dict[str, Any]:
         entry: dict[str, Any] = {"class": name, "line": line, "parameters": parameters(made)}
         result["models"].append(entry)
         _measure_model(made.float().eval(), found, context, start_token, deadline, entry, result)
+    if not result["models"]:
+        made = list(dict.fromkeys(call.cls.__name__ for call in constructor_calls(found)))
+        told = ", ".join(made[:8]) or "none"
+        result["skipped"].append(f"no network that takes token ids first is made (made: {told})")
     if full is not None:
         result["full"] = full.result(deadline + 5)
     return result

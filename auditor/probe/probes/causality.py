@@ -13,7 +13,8 @@ switches such as looped layers as they are set for evaluation and as the constru
 zero are filled with seeded random values: a leak behind a gate at zero would not show.
 
 **What counts.** A pass that the reported evaluation makes, or may make. A pass that only training makes may look ahead
-without harm to the score.
+without harm to the score, and so may a network whose evaluation hides the tokens that it is scored on (masked
+diffusion): not applicable, since what is hidden is a matter of data.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from auditor.probe.forward import (
 from auditor.probe.result import Number, ProbeResult, ProbeStatus, Shown, Stop
 from auditor.probe.run import Bench
 from auditor.reading import Reading
+from rules.architecture.noncausal_model import HIDING, hides_tokens
 
 CHANGED = "one token, all tokens after a position, or the other rows of the batch; each position in turn"
 MUST_STAY = "logits (and losses, where each token has one) at the positions before the first changed token"
@@ -65,6 +67,20 @@ def judge(name: str, reading: Reading, done: Measurement) -> ProbeResult:
     live = [p for p in counted if p.reacts]
     ahead = sorted((p for p in live if look_ahead(p) > p.tolerance), key=look_ahead, reverse=True)
     elsewhere = [p for p, use in uses.items() if p not in counted and look_ahead(p) > p.tolerance]
+    if ahead and hides_tokens(reading, [], HIDING):
+        return ProbeResult(
+            name=name,
+            status=ProbeStatus.NOT_APPLICABLE,
+            reason=f"{ahead[0].label} looks ahead ({figure(look_ahead(ahead[0]))}), but its evaluation names ways to"
+            " hide tokens from it, as masked diffusion does; whether it sees what it is scored on is a matter of data.",
+            subject=", ".join(dict.fromkeys(p.path for p in ahead)),
+            changed=CHANGED,
+            must_stay=MUST_STAY,
+            numbers=tuple(_numbers(ahead)),
+            tolerance=ahead[0].tolerance,
+            noise=ahead[0].noise,
+            trials=sum(p.trials for p in counted),
+        )
     if ahead:
         worst = ahead[0]
         positions = tuple(x for p in ahead for x in look_ahead_positions(p))[:12]

@@ -64,7 +64,7 @@ def judge(name: str, reading: Reading, tiny: list[Built], full: Full, paths: lis
     for cls, count in sizes.items():
         numbers.append(Number(name=f"parameters of {cls} under the run's settings", value=count, expected=expected))
     if not sizes:
-        size = f" At full size it could not be built without memory: {problem}."
+        size = f" At full size it could not be built: {problem}."
     elif logged is None:
         size = f" Under the run's settings it has {_listed(sizes)} parameters; no log states a number."
     else:
