@@ -225,3 +225,18 @@ def test_a_network_that_ignores_its_input_shows_nothing(reading: Reading) -> Non
 def test_what_the_driver_tells_is_bounded() -> None:
     with pytest.raises(ValueError, match="at most 512"):
         passed({}, after=[0.0] * 600)
+
+
+def test_what_was_measured_in_part_is_not_called_clean(reading: Reading) -> None:
+    part = told(passed({}, finished=False))
+    for result in (
+        judge_causality("causality", reading, part),
+        judge_isolation("document-isolation", reading, part),
+    ):
+        assert result.status is ProbeStatus.COULD_NOT_RUN
+        assert result.stop is not None and result.stop.kind == "time"
+    leak = judge_isolation("document-isolation", reading, told(passed({(9, 10): 0.5}, finished=False)))
+    assert leak.status is ProbeStatus.VIOLATED
+    # The same pass with a switch set otherwise may be cut short.
+    both = judge_causality("causality", reading, told(passed({}), passed({}, finished=False, state="looped = True")))
+    assert both.status is ProbeStatus.CLEAN

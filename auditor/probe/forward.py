@@ -234,6 +234,16 @@ def use_of(reading: Reading, measured: Pass) -> Use:
     return Use(bool(alike), any(f.id in own for e in outer for f in e.frames) if inside else None)
 
 
+def unfinished(paths: Iterable[Pass]) -> str | None:
+    """A sentence if a pass was measured at some positions only, however the network was set."""
+    paths = list(paths)
+    done = {p.label for p in paths if p.finished}
+    missing = dict.fromkeys(p.label for p in paths if p.label not in done)
+    if not missing:
+        return None
+    return f"The time was up before every position of {' and '.join(list(missing)[:3])} was measured."
+
+
 def _given(event: Event) -> set[str]:
     """The names of what a network is given, None left out."""
     items = event.value.items if isinstance(event.value, Mapping) else {}

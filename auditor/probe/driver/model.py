@@ -770,7 +770,10 @@ def _measure_model(
                     base = path.observe(*batch_of(path, rows), vocabulary)
                     again = any(same(base, other) for other in seen) or state is not flips
                     seen.append(base)
-                    measured = measure(path, rows, start_token, job["seeds"][: 1 if again else None], deadline)
+                    # No pass may take so long that those after it go without.
+                    now = time.monotonic()
+                    until = min(deadline, now + max(2.0, 0.4 * (deadline - now)))
+                    measured = measure(path, rows, start_token, job["seeds"][: 1 if again else None], until)
                 except Exception as error:
                     problems[path.name + path.arguments] = f"{path.name}({path.arguments}): {tell(error)}"
                     continue

@@ -31,6 +31,7 @@ from auditor.probe.forward import (
     look_ahead,
     look_ahead_positions,
     measure,
+    unfinished,
     unmeasured,
     use_of,
 )
@@ -107,6 +108,9 @@ def judge(name: str, reading: Reading, done: Measurement) -> ProbeResult:
                 reading.at(e, "positions may see later ones here") for e in reading.trace.of(Kind.LOOKAHEAD)[:3]
             ),
         )
+    late = unfinished(counted)
+    if missing is None and late is not None:
+        return ProbeResult.could_not_run(name, Stop(kind="time", message=late))
     if not live or missing is not None:
         why = missing or _why_nothing(done)
         return ProbeResult.could_not_run(name, Stop(kind="not-found", message=why))
@@ -148,7 +152,8 @@ def _listed(paths: list[Pass]) -> str:
 
 
 def _why_nothing(done: Measurement) -> str:
-    if any(not p.reacts for p in done.paths):
-        return f"The outputs of {done.paths[0].path} do not depend on earlier tokens, so nothing would show."
+    dead = next((p for p in done.paths if not p.reacts), None)
+    if dead is not None:
+        return f"The outputs of {dead.path} do not depend on earlier tokens, so nothing would show."
     problems = [f"{m.name}: {m.problem}" for m in done.models if m.problem]
     return f"No forward pass could be applied: {'; '.join((*done.skipped[:3], *problems[:2])) or 'none was found'}."

@@ -32,6 +32,7 @@ from auditor.probe.forward import (
     isolates,
     measure,
     switched_off_smears,
+    unfinished,
     use_of,
 )
 from auditor.probe.result import Number, Position, ProbeResult, ProbeStatus, Shown, Stop
@@ -79,6 +80,10 @@ def judge(name: str, reading: Reading, done: Measurement, *, switched_on: tuple[
     must_stay = "the logits of all later documents"
     if leaking:
         return _leak(name, reading, leaking, leaks, counted, switched_on)
+    # A pass that was not measured at every position may isolate, or not; a leak that was seen is one all the same.
+    late = unfinished([p for p in done.paths if use_of(reading, p).used is not False])
+    if late is not None:
+        return ProbeResult.could_not_run(name, Stop(kind="time", message=late))
     if apart:
         reason = (
             f"No token of a document moves an output of a later one in {_listed(apart)}, although tokens of the same"
