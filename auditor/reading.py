@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from auditor.index.adaptation import Relation, Rescoring, printed_scores, relations, rescorings
 from auditor.index.imports import asks_for_lack, import_flags
@@ -626,9 +626,9 @@ class Reading:
             ]
         return cache[text]
 
-    def log_place(self, pattern: str) -> tuple[str, int, str] | None:
-        """The first line of the claim's logs that matches."""
-        found = self.run.find(re.compile(pattern))
+    def log_place(self, pattern: str, *, words: Collection[str] = ()) -> tuple[str, int, str] | None:
+        """The first line of the claim's logs that matches; ``words`` as in :meth:`LogFile.find`."""
+        found = self.run.find(re.compile(pattern), words=words)
         return found[0] if found else None
 
     @cached_property
@@ -955,6 +955,7 @@ def _longest_line(text: str) -> str:
     return max((line.strip() for line in text.split("\n")), key=len).strip(f" \t\r{HOLE}")
 
 
+@lru_cache(maxsize=2_000)
 def _pattern(text: str) -> str | None:
     """A regular expression for what a partly known text prints; None if too little of it is known."""
     pieces = _longest_line(text).split(HOLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -46,6 +47,11 @@ class TextIndex:
         """
         return f"\n{self.text}"
 
+    @cached_property
+    def lower(self) -> str:
+        """The text in lower case, each character where it stands in :attr:`text`."""
+        return lower(self.text)
+
     def line_of(self, offset: int) -> int:
         """The 1-based line that holds the character at ``offset``."""
         return bisect_right(self.starts, offset)
@@ -60,6 +66,37 @@ class TextIndex:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+
+def lower(text: str) -> str:
+    """``text`` in lower case and of the same length: one capital letter of Unicode would become two characters."""
+    return text.replace("\u0130", "i").lower()
+
+
+def lines_with(text: str, words: Iterable[str], begin: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+    """The lines of ``text`` from ``begin`` to ``end`` that hold one of ``words``: their offsets, line feed left out.
+
+    A plain text is found about a hundred times faster than a pattern that may begin with any letter, so what a
+    pattern cannot do without is looked up first, and the pattern is tried on the lines found.
+    """
+    end = len(text) if end is None else end
+    found: dict[int, int] = {}
+    for word in words:
+        at = text.find(word, begin, end)
+        while at >= 0:
+            stop = text.find("\n", at, end)
+            stop = end if stop < 0 else stop
+            found[max(text.rfind("\n", begin, at) + 1, begin)] = stop
+            at = text.find(word, stop, end)
+    return sorted(found.items())
+
+
+def matches(
+    pattern: re.Pattern[str], text: str, low: str, words: Iterable[str], begin: int = 0, end: int | None = None
+) -> Iterator[re.Match[str]]:
+    """Matches of ``pattern`` within lines that hold one of ``words`` (lower case; ``low`` is the lower-cased text)."""
+    for first, last in lines_with(low, words, begin, end):
+        yield from pattern.finditer(text, first, last)
 
 
 def decimal(text: object) -> Decimal | None:

@@ -28,7 +28,7 @@ _LOSS_KEY = re.compile(r"(?i)loss|bpb|nll|^[bvrt]l$|^[br]b$|perplexity|^ppl$|^ce
 _TIME_KEY = re.compile(r"(?i)time|elapsed|tok(?:ens)?[_/](?:s|sec)|tok_s|throughput|^t$|_ms$|^ms$")
 _DERIVED = re.compile(r"(?i)avg|average|budget|limit|cap\b|max|lr|reserve")
 _SEED = re.compile(r"[Ss](?<![A-Za-z0-9][Ss])(?:eed|EED)\W{1,4}(\d{1,10})\b")
-_EXACT_TIME = re.compile(r"(?<=[:= ])\d{5,9} ?ms\b")
+_EXACT_TIME = re.compile(r"[:= ](\d{5,9} ?ms)\b")
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -165,7 +165,7 @@ def seeds_of(run: RunLog) -> frozenset[int]:
     """Every seed the run's output or its settings name; where none, the one in the file's name."""
     found: frozenset[int] | None = run.__dict__.get("_seeds")
     if found is None:
-        printed = {int(m[1]) for m, _ in run.scan(_SEED, quiet=True)}
+        printed = {int(m[1]) for m, _ in run.scan(_SEED, quiet=True, words=("seed",))}
         if run.seed is not None and (run.seed != run.seed_in_name or not printed):
             printed.add(run.seed)
         found = run.__dict__["_seeds"] = frozenset(printed)
@@ -180,7 +180,7 @@ def shared_times(first: RunLog, second: RunLog) -> int:
 def _exact_times(run: RunLog) -> frozenset[str]:
     found: frozenset[str] | None = run.__dict__.get("_exact_times")
     if found is None:
-        found = run.__dict__["_exact_times"] = frozenset(m[0] for m, _ in run.scan(_EXACT_TIME))
+        found = run.__dict__["_exact_times"] = frozenset(m[1] for m, _ in run.scan(_EXACT_TIME))
     return found
 
 

@@ -7,7 +7,7 @@ never fails.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from auditor.logs.lines import NUMBER, STEP, without_prefix
@@ -41,6 +41,7 @@ _UNITS = {"ms": 1.0, "s": 1e3, "sec": 1e3, "secs": 1e3, "second": 1e3, "seconds"
 _UNIT = r"(ms|s|secs?|seconds?|m|min)\b"
 _STOP = re.compile(rf"[Ss]top\w*[^\n]{{0,80}}?train_time\s*[:=]\s*({NUMBER})\s*{_UNIT}")
 _STOPPED = re.compile(r"[Ss]topp(?:ing|ed)[_ ]early|[Ww]all-?[Cc]lock (?:limit|cap) reached")
+_STOPPED_WORDS = ("early", "reached")
 _TRAIN_TIME = re.compile(rf"[Tt]rain(?:ing)?[_ ]time\s*[:=]\s*({NUMBER})\s*{_UNIT}")
 _TRAINED_IN = re.compile(
     rf"(?im)^[^\n]{{0,30}}\btrain(?:ing|ed)?[^\n]{{0,40}}?\b(?:done|complete\w*|finished|in)\b[^\n]{{0,60}}?({NUMBER})\s*{_UNIT}"
@@ -50,6 +51,8 @@ _TRACEBACK = re.compile(r"(?m)^(?:\[?rank\d+\]?:\s*)?Traceback \(most recent cal
 _EXCEPTION = re.compile(r"^(?:\[?rank\d+\]?:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Warning)\b.*)")
 
 _DURATION = re.compile(rf"(?<![\w.])({NUMBER})[ ]?(ms|s|secs?|seconds?|min)\b(?!/)")
+_IN_UNITS = re.compile(r"[ms](?:(?<=[\d.][ms])|(?<=[\d.] [ms]))(?:s|ecs?|econds?|in)?\b(?!/)")
+"""Where a line may give a duration: found faster than :data:`_DURATION`, as few letters follow a figure."""
 _BUDGET = re.compile(
     r"(?i)reserv|budget|\blimit|\bcap\b|timeout|\bwall\b|max_|must be|remaining|estimat|per[_ ]step|target"
 )
@@ -86,6 +89,7 @@ _MEGABYTES = re.compile(
     r"(?im)^([^\n:=]{0,60}?(?:size|submission|artifact|code|total|model)[^\n:=]{0,40}?)\s*[:=]\s*"
     r"(\d+(?:\.\d+)?)\s*([KM]i?B)\b"
 )
+_SIZE_WORDS = ("size", "serialized", "submission", "artifact", "code", "total", "model")
 _SCALE = {"kb": 1e3, "mb": 1e6, "kib": 1024.0, "mib": 1024.0**2}
 _CODEC = re.compile(
     r"(?i)int\d|quant|zlib|zstd|lzma|brotli|lrzip|per-?group|ternary|compressed|packed|\bq\d|export|artifact|submission"
@@ -114,6 +118,10 @@ _GPU_NAME = re.compile(
     r"(?:GH200|GB200|B[23]00|H[12]00|A100|A10G|A40|A6000|L40S?|L4|V100|T4|RTX[ _]?(?:PRO )?\d{4}|MI\d{3}X?)"
     r"(?:[- ](?:SXM\d?|PCIe|NVL|\d+ ?GB|HBM\d\w?|Ti|SUPER|Max-Q|Ada))*)(?![\w/])"
 )
+_GPU_WORDS = (
+    *("nvidia", "tesla", "geforce", "amd", "apple", "gh200", "gb200", "b200", "b300", "h100", "h200", "a100", "a10g"),
+    *("a40", "a6000", "l40", "l4", "v100", "t4", "rtx", *(f"mi{n}" for n in range(10))),
+)
 _TIMES = re.compile(r"(?<![\w.])(\d{1,2})\s*[xX\u00d7]\s*\Z")
 
 
@@ -133,7 +141,7 @@ def read_facts(run: RunLog) -> RunFacts:
         steps=steps,
         planned_steps=planned,
         train_ms=_train_time(run),
-        stopped=next((_line(run, n) for _, n in run.scan(_STOPPED, quiet=True)), None),
+        stopped=next((_line(run, n) for _, n in run.scan(_STOPPED, quiet=True, words=_STOPPED_WORDS)), None),
         hessians=_hessians(run),
         metrics=results,
         last_validation=next((m for m in reversed(run.metrics) if m.kind == "step"), None),
@@ -142,9 +150,9 @@ def read_facts(run: RunLog) -> RunFacts:
         final=final_metric(results),
         timers=tuple(_timers(run)),
         sizes=tuple(_sizes(run)),
-        val_tokens=_count(run, _VAL_TOKENS),
-        train_shards=_count(run, _TRAIN_SHARDS),
-        world_size=_count(run, _WORLD_SIZE),
+        val_tokens=_count(run, _VAL_TOKENS, ("token",)),
+        train_shards=_count(run, _TRAIN_SHARDS, ("shards", "files")),
+        world_size=_count(run, _WORLD_SIZE, ("world",)),
         gpus=tuple(_gpus(run)),
         tracebacks=tuple(_tracebacks(run)),
         truncated=run.last_step is not None and not results,
@@ -168,8 +176,8 @@ def _line(run: RunLog, number: int) -> Fact[str]:
     return Fact[str](value=run.log.index.line(number).strip()[:300], line=number)
 
 
-def _count(run: RunLog, pattern: re.Pattern[str]) -> Fact[int] | None:
-    for match, line in run.scan(pattern, quiet=True):
+def _count(run: RunLog, pattern: re.Pattern[str], words: Collection[str]) -> Fact[int] | None:
+    for match, line in run.scan(pattern, quiet=True, words=words):
         digits = re.sub(r"\D", "", match[1])
         if digits and len(digits) <= 18:
             return Fact[int](value=int(digits), line=line)
@@ -183,8 +191,11 @@ def _milliseconds(number: str, unit: str) -> float:
 def _train_time(run: RunLog) -> Fact[float] | None:
     """The run's own clock when training ended: the stop line, else the last training time, else "trained in"."""
     last = run.last_step
-    for pattern in (_STOP, _TRAIN_TIME, _TRAINED_IN):
-        found = [Fact[float](value=_milliseconds(m[1], m[2]), line=n) for m, n in run.scan(pattern, quiet=True)]
+    for pattern, word in ((_STOP, "stop"), (_TRAIN_TIME, "train"), (_TRAINED_IN, "train")):
+        found = [
+            Fact[float](value=_milliseconds(m[1], m[2]), line=n)
+            for m, n in run.scan(pattern, quiet=True, words=(word,))
+        ]
         if pattern is _TRAIN_TIME and last is not None:
             told = pattern.search(run.log.index.line(last.line))
             if told is not None:
@@ -204,7 +215,7 @@ def _steps(run: RunLog) -> tuple[Fact[int] | None, Fact[int] | None]:
     )
     last = run.last_step
     done = Fact[int](value=int(last.value), line=last.line) if last is not None else None
-    for _, line in run.scan(_STOPPED, quiet=True):
+    for _, line in run.scan(_STOPPED, quiet=True, words=_STOPPED_WORDS):
         told = _STEP_OF.search(run.log.index.line(line))
         if told and (done is None or int(told[1]) >= done.value):
             done = Fact[int](value=int(told[1]), line=line)
@@ -215,7 +226,7 @@ def _steps(run: RunLog) -> tuple[Fact[int] | None, Fact[int] | None]:
 
 def _timers(run: RunLog) -> Iterator[Timer]:
     seen = count = 0
-    for match, number in run.scan(_DURATION, quiet=True):
+    for _, number in run.scan(_IN_UNITS, quiet=True):
         if number == seen:
             continue
         seen = number
@@ -234,7 +245,7 @@ def _timers(run: RunLog) -> Iterator[Timer]:
         metric = next(line_metrics(line, number), None)
         label = metric.label if metric is not None else _LABEL_END.sub("", before).strip()[:160] or before.strip()[:160]
         kind = "eval" if metric is not None else _timer_kind(line)
-        yield Timer(label=label, ms=_milliseconds(match[1], match[2]), kind=kind, line=number)
+        yield Timer(label=label, ms=_milliseconds(found[1], found[2]), kind=kind, line=number)
 
 
 def _timer_kind(line: str) -> TimerKind:
@@ -243,18 +254,19 @@ def _timer_kind(line: str) -> TimerKind:
 
 def _sizes(run: RunLog) -> Iterator[Size]:
     found: dict[tuple[str, int], tuple[str, float, bool, int]] = {}
-    for match, line in run.scan(_BYTES, quiet=True):
+    for match, line in run.scan(_BYTES, quiet=True, words=_SIZE_WORDS):
         digits = re.sub(r"\D", "", match[2])
         if digits and len(digits) <= 15:
             label = without_prefix(match[1]).strip()
             found[label, line] = (label, float(digits), True, line)
     told = {line for _, line in found}
-    for line in dict.fromkeys(n for _, n in run.scan(_BYTE_KEY, quiet=True) if n not in told):
+    keyed = run.scan(_BYTE_KEY, quiet=True, words=("bytes", "_size"))
+    for line in dict.fromkeys(n for _, n in keyed if n not in told):
         for match in _KEY_COUNT.finditer(run.log.index.line(line)[:2_000]):
             digits = re.sub(r"\D", "", match[2])
             if _BYTE_NAME.search(match[1]) and len(digits) <= 15:
                 found[match[1], line] = (match[1], float(digits), True, line)
-    for match, line in run.scan(_MEGABYTES, quiet=True):
+    for match, line in run.scan(_MEGABYTES, quiet=True, words=_SCALE):
         if not any(at == line for _, at in found):
             label = without_prefix(match[1]).strip()
             found[label, line] = (label, float(match[2]) * _SCALE[match[3].lower()], False, line)
@@ -276,7 +288,7 @@ def _sizes(run: RunLog) -> Iterator[Size]:
 
 def _sums(run: RunLog) -> Iterator[tuple[int, tuple[Size, ...]]]:
     """Lines that add a model and the code up: whatever the model is called, it is the total without the code."""
-    for match, number in run.scan(_TOTAL_OF, quiet=True):
+    for match, number in run.scan(_TOTAL_OF, quiet=True, words=("total",)):
         line = without_prefix(run.log.index.line(number)[:600])
         counted = _CODE_OF.search(line)
         if counted is None:
@@ -323,7 +335,7 @@ def _hessians(run: RunLog) -> Hessians | None:
     at = 0
     source: tuple[CalibrationSource, int] | None = None
     seen = 0
-    for _, number in run.scan(_HESSIAN, quiet=True):
+    for _, number in run.scan(_HESSIAN, quiet=True, words=("hessian", "calibrat")):
         if number == seen:
             continue
         seen = number
@@ -355,14 +367,14 @@ def _hessians(run: RunLog) -> Hessians | None:
 def _gpus(run: RunLog) -> Iterator[Gpu]:
     """Devices of nvidia-smi tables and lists, else the device names that the output mentions."""
     listed: dict[tuple[int, str], Gpu] = {}
-    for pattern in (_SMI_ROW, _SMI_LIST):
-        for match, line in run.scan(pattern, quiet=True):
+    for pattern, word in ((_SMI_ROW, "|"), (_SMI_LIST, "gpu")):
+        for match, line in run.scan(pattern, quiet=True, words=(word,)):
             index, name = int(match[1]), match[2].strip()
             if _GPU_NAME.search(name):
                 listed.setdefault((index, name), Gpu(name=name, index=index, line=line))
     yield from listed.values()
     named: set[str] = set()
-    for match, line in run.scan(_GPU_NAME, quiet=True):
+    for match, line in run.scan(_GPU_NAME, quiet=True, words=_GPU_WORDS):
         name = match[1].strip(" .-")
         if match.string[match.end() : match.end() + 1] in (":", "="):
             name = name.rpartition(" ")[0]  # the next key of a "key:value" line
@@ -379,7 +391,7 @@ def _gpus(run: RunLog) -> Iterator[Gpu]:
 
 
 def _tracebacks(run: RunLog) -> Iterator[Fact[str]]:
-    for _, line in run.scan(_TRACEBACK, quiet=True):
+    for _, line in run.scan(_TRACEBACK, quiet=True, words=("traceback",)):
         told = ""
         for number in range(line + 1, min(line + 200, run.last_line) + 1):
             match = _EXCEPTION.match(run.log.index.line(number))

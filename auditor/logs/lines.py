@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from auditor.text import TextIndex
+from auditor.text import TextIndex, lines_with, matches
 
 PREFIX = re.compile(
     r"^(?:\s*(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,+:]*Z?\]?|\[\d\d:\d\d(?::\d\d)?[\d.,]*\]|"
@@ -22,6 +23,8 @@ RULE = re.compile(r"^[=\-*]{20,}\s*$")
 
 def without_prefix(line: str) -> str:
     """A line without the time, rank or level that a logger or launcher put before it."""
+    if line[:1].isalpha() and line[0] not in "rRiIwWdD":
+        return line  # no prefix begins so; most lines do
     found = PREFIX.match(line)
     return line[found.end() :] if found is not None else line
 
@@ -63,18 +66,29 @@ class LogFile:
                 break
         return ranges
 
-    def find(self, pattern: str | re.Pattern[str], first: int = 1, last: int | None = None) -> list[LoggedValue]:
-        """Lines ``first`` to ``last`` that contain ``pattern`` (fixed text or regex), source left out."""
+    def find(
+        self, pattern: str | re.Pattern[str], first: int = 1, last: int | None = None, *, words: Collection[str] = ()
+    ) -> list[LoggedValue]:
+        """Lines ``first`` to ``last`` that contain ``pattern`` (fixed text or regex), source left out.
+
+        ``words``, in lower case, are what a match cannot do without, one or another: see :func:`lines_with`.
+        """
         index = self.index
         last = len(index) if last is None else min(last, len(index))
         if first > last:
             return []
         begin = index.starts[first - 1]
         end = index.starts[last] if last < len(index) else len(index.text)
-        regex = re.compile(re.escape(pattern)) if isinstance(pattern, str) else pattern
+        offsets: Iterable[int]
+        if isinstance(pattern, str):
+            offsets = (at for at, _ in lines_with(index.text, (pattern,), begin, end))
+        elif words:
+            offsets = (m.start() for m in matches(pattern, index.text, index.lower, words, begin, end))
+        else:
+            offsets = (m.start() for m in pattern.finditer(index.text, begin, end))
         found: list[LoggedValue] = []
-        for match in regex.finditer(index.text, begin, end):
-            line = index.line_of(match.start())
+        for offset in offsets:
+            line = index.line_of(offset)
             if (not found or found[-1].line != line) and not self.in_source(line):
                 found.append(LoggedValue(index.line(line)[:2000], line))
         return found

@@ -20,7 +20,7 @@ from auditor.logs.settings import echoed_commands, find_blocks, inline_settings,
 from auditor.logs.source import embedded_source_ranges, headless_source_ranges
 from auditor.logs.steps import StepLine, read_steps
 from auditor.submission import RecordFolder, SubmissionFile
-from auditor.text import TextIndex
+from auditor.text import TextIndex, lower, matches
 
 MAX_LOG_BYTES = 20 * 1024 * 1024
 MAX_TOTAL_LOG_BYTES = 128 * 1024 * 1024
@@ -31,15 +31,15 @@ _NOT_A_LOG = re.compile(
     r".*\bcommand.*|.*prompt.*)\.txt$"
 )
 _SEED_IN_NAME = re.compile(r"(?i)(?:seed[_-]?|(?<![a-z0-9])s)(\d{1,10})(?![\d])")
-# The first three are looked for in TextIndex.after_newline.
+# All of these are looked for in TextIndex.after_newline.
 _BANNER = re.compile(
     r"\n(?:val_bpb:enabled\b|logs/[\w-]+\.txt[^\S\n]*(?=\n|\Z)|W\d{4} [\d:.]+ .{0,80}distributed/run\.py:\d+\] \*{9})"
 )
 STEPS = re.compile(
     r"(?i)\n[ \t]*(?:\[?step\]?[ \t]*[:=]?[ \t]*)?(\d{1,7})[ \t]*/[ \t]*(\d{1,7})\b"
-    r"(?=[^\n]*(?:loss|bpb|vl:|tl:))"
+    r"(?=[^\n]*?(?:loss|bpb|vl:|tl:))"
 )
-_COUNTED = re.compile(r"(?m)(?:^[^\n\w]{0,4}(?:[A-Za-z_]+[ :=\[#]{1,3}[a-z]{0,2})?\d+[ ]?/[ ]?\d+[^\n]*(?:\n|\Z))+")
+_COUNTED = re.compile(r"(?:\n[^\n\w]{0,4}(?:[A-Za-z_]+[ :=\[#]{1,3}[a-z]{0,2})?\d+[ ]?/[ ]?\d+[^\n]*)+")
 TRACEBACK = re.compile(r"\n(?:\[?rank\d+\]?:\s*)?Traceback \(most recent call last\)")
 
 
@@ -95,8 +95,11 @@ class RunLog:
         return found
 
     @cached_property
-    def _quiet(self) -> tuple[str, list[int], list[int]]:
-        """The output without step and progress lines: the text, where each kept piece begins, and its first line."""
+    def _quiet(self) -> tuple[str, str, list[int], list[int]]:
+        """The output without step and progress lines.
+
+        The text, the same in lower case, where each kept piece begins, and its first line.
+        """
         index = self.log.index
         pieces: list[str] = []
         starts: list[int] = []
@@ -113,21 +116,25 @@ class RunLog:
 
         for begin, end in self._outputs:
             at = begin
-            for noise in _COUNTED.finditer(index.text, begin, end):
+            for noise in _COUNTED.finditer(index.after_newline, begin, end + 1):
                 keep(at, noise.start())
                 at = noise.end()
             keep(at, end)
-        return "".join(pieces), starts, lines
+        text = "".join(pieces)
+        return text, lower(text), starts, lines
 
-    def scan(self, pattern: re.Pattern[str], *, quiet: bool = False) -> Iterator[tuple[re.Match[str], int]]:
+    def scan(
+        self, pattern: re.Pattern[str], *, quiet: bool = False, words: Collection[str] = ()
+    ) -> Iterator[tuple[re.Match[str], int]]:
         """Matches of ``pattern`` in the run's output, each with the 1-based line on which it ends.
 
         Embedded source is left out, and with ``quiet`` also the lines that count up ("step:5/10 ...", "chunk 5/10").
+        ``words`` are what a match cannot do without: see :meth:`LogFile.find`.
         """
         if quiet:
-            text, starts, lines = self._quiet
+            text, low, starts, lines = self._quiet
             before, place, line = -1, 0, 0
-            for match in pattern.finditer(text):
+            for match in matches(pattern, text, low, words) if words else pattern.finditer(text):
                 piece = bisect_right(starts, match.end() - 1) - 1
                 if piece != before:
                     before, place, line = piece, starts[piece], lines[piece]
@@ -138,7 +145,8 @@ class RunLog:
             return
         index = self.log.index
         for begin, end in self._outputs:
-            for match in pattern.finditer(index.text, begin, end):
+            found = matches(pattern, index.text, index.lower, words, begin, end) if words else None
+            for match in found or pattern.finditer(index.text, begin, end):
                 yield match, index.line_of(match.end())
 
     @property
@@ -168,9 +176,13 @@ class RunLog:
         """The value this run printed for the first of ``names`` (lower case) it printed any for."""
         return next((self._by_name[n] for n in names if n in self._by_name), None)
 
-    def find(self, pattern: str | re.Pattern[str]) -> list[tuple[str, int, str]]:
-        """(file, line, text) of this run's lines that contain ``pattern``; embedded source is left out."""
-        return [(self.file, f.line, f.value) for f in self.log.find(pattern, self.first_line, self.last_line)]
+    def find(self, pattern: str | re.Pattern[str], *, words: Collection[str] = ()) -> list[tuple[str, int, str]]:
+        """(file, line, text) of this run's lines that contain ``pattern``; embedded source is left out.
+
+        ``words`` are what a match cannot do without: see :meth:`LogFile.find`.
+        """
+        hits = self.log.find(pattern, self.first_line, self.last_line, words=words)
+        return [(self.file, f.line, f.value) for f in hits]
 
 
 def is_log(file: SubmissionFile) -> bool:

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from auditor.logs.lines import RULE, STEP, LogFile, LoggedValue, without_prefix
 from auditor.logs.metrics import BPB, BPB_WORD
 from auditor.shell import commands, unresolved
-from auditor.text import MAX_LINE
+from auditor.text import MAX_LINE, lines_with
 
 _HEADER = re.compile(
     r"(?i)\n[^\w\n]{0,80}(?:hyper-?parameters?|hparams|(?:run |model |training )?config(?:uration)?|args|"
     r"arguments|(?:run |effective )?settings|env(?:ironment)?(?: overrides| variables)?)[^\w\n]{0,80}(?=\n|\Z)"
 )
+_HEADER_WORDS = ("param", "config", "arg", "settings", "env")
 _BLOCK_ENTRY = re.compile(r"^[ \t│|*-]{0,12}[\"']?([A-Za-z_][\w.]*)[\"']?\s*[:=]\s*(.*?)\s*,?\s*$")
 _BLOCK_GAP = 12
 _INDENT = tuple(" \t│|*-\"'")
+_BRACKETED = re.compile(r"^\s*\[[^\]]{1,40}\]\s*:?\s*")
 _KEY_VALUE = re.compile(r"^([A-Za-z_][\w./]*)[:=](\S+)$")
 _SPACED = re.compile(r"^\s*([A-Za-z_]\w*)\s*[:=]\s+(\S{1,200})$")
 _NAMESPACE = re.compile(r"^[^({\n]{0,60}\b[A-Z]\w*\((\w+=.+)\)\s*$")
@@ -49,9 +51,10 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
     entries: list[tuple[str, LoggedValue]] = []
     headers: list[int] = []
     done = 0
-    for match in _HEADER.finditer(index.after_newline):
-        header = index.line_of(match.end() - 1)
-        if header <= done or log.in_source(header):
+    candidates = [at for span in log.outputs(1, len(index)) for at, _ in lines_with(index.lower, _HEADER_WORDS, *span)]
+    for at in candidates:
+        header = index.line_of(at)
+        if header <= done or not _HEADER.match(index.after_newline, at):
             continue
         own: list[tuple[str, LoggedValue]] = []
         gap = 0
@@ -96,7 +99,9 @@ def inline_settings(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
 
 
 def _pairs(line: str) -> list[tuple[str, str]]:
-    plain = re.sub(r"^\s*\[[^\]]{1,40}\]\s*:?\s*", "", without_prefix(line))
+    plain = without_prefix(line)
+    if "[" in plain:
+        plain = _BRACKETED.sub("", plain)
     if len(plain) > 2_000:
         return []
     spaced = _SPACED.match(plain)
@@ -107,7 +112,7 @@ def _pairs(line: str) -> list[tuple[str, str]]:
             else [(spaced[1], spaced[2].rstrip(",").strip("'\""))]
         )
     words = [w for w in re.split(r"[\s,;|]+", plain) if w]
-    pairs = [m for w in words if (m := _KEY_VALUE.match(w))]
+    pairs = [m for w in words if ("=" in w or ":" in w) and (m := _KEY_VALUE.match(w))]
     if not pairs or len(pairs) < len(words) - 1 - len(words) // 4:
         return []
     if any(BPB_WORD.search(m[1]) or "loss" in m[1].lower() or m[1].lower() == "step" for m in pairs):
@@ -144,7 +149,7 @@ def _structured(line: str) -> list[tuple[str, str]]:
 
 def echoed_commands(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
     """Environment and flags of command lines echoed into the log."""
-    for hit in log.find(_COMMAND)[:50]:
+    for hit in log.find(_COMMAND, words=("torchrun", "python"))[:50]:
         text = re.sub(r"^(?:\++|[\w ]{1,30}:|\$)\s+", "", without_prefix(hit.value).strip())
         if "distributed/run.py" in text or text.startswith(("File ", "^")):
             continue

@@ -71,7 +71,10 @@ def _source_end(index: TextIndex, first: int) -> int:
     last_code = number = first
     while number <= len(index):
         line = index.line(number)
-        if _CODE.match(line) or _PACKED.match(line):
+        if line[:1] in ("", " ", "\t"):
+            if number - last_code > 1500:
+                break
+        elif _CODE.match(line) or _PACKED.match(line):
             last_code = number
             if _MAIN_GUARD.match(line):
                 number += 1

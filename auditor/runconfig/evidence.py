@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from functools import cached_property, lru_cache
@@ -232,15 +232,18 @@ class RunEvidence:
     def _runs_before(self) -> dict[int, list[RunLog]]:
         return {}
 
-    def find(self, pattern: str | re.Pattern[str], *, every_log: bool = False) -> list[tuple[str, int, str]]:
+    def find(
+        self, pattern: str | re.Pattern[str], *, every_log: bool = False, words: Collection[str] = ()
+    ) -> list[tuple[str, int, str]]:
         """(file, line, text) of log lines with a fixed text or matching a regex; embedded source is left out.
 
-        The logs of the claim's runs and of their training only, whole files, unless ``every_log``.
+        The logs of the claim's runs and of their training only, whole files, unless ``every_log``. ``words`` are what
+        a match cannot do without: see :meth:`LogFile.find`.
         """
         asked = self.logs if every_log else (*self.claim_runs, *self.training_runs)
         files = dict.fromkeys(r.file for r in asked)
         by_file = {r.file: r.log for r in self.logs}
-        return [(f, hit.line, hit.value) for f in files for hit in by_file[f].find(pattern)]
+        return [(f, hit.line, hit.value) for f in files for hit in by_file[f].find(pattern, words=words)]
 
     def declared(self, program: str) -> Declaration | None:
         """The strongest place where the set-up notes name ``program``, or None."""

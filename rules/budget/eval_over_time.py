@@ -118,7 +118,7 @@ def _timed(reading: Reading, run: RunLog) -> Timed | None:
     if timer is None:
         return None
     line = reading.line_text(run.file, timer.line) or ""
-    starts = [n for _, n, _ in run.find(_TIMER_STARTS)]
+    starts = [n for _, n, _ in run.find(_TIMER_STARTS, words=("timer",))]
     begun = max((n for n in starts if n <= timer.line), default=None)
     outside = tuple(
         t for t in run.facts.outside_eval_timer if t.line < timer.line and (begun is None or t.line < begun)

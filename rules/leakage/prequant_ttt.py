@@ -213,7 +213,7 @@ def _phase_in_log_only(reading: Reading) -> Evidence | None:
     if label is None:
         return None
     texts = [e.text for e in reading.trace.events if e.kind in (Kind.MESSAGE, Kind.METRIC) and e.text]
-    for file, line, text in reading.run.find(_EPOCH_LINE):
+    for file, line, text in reading.run.find(_EPOCH_LINE, words=("epoch",)):
         if file == label.file and line < label.line and not any(prints(t, text) for t in texts):
             return reading.log_evidence(file, line, text, "an adaptation phase, in the log only")
     return None

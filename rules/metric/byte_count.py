@@ -404,7 +404,7 @@ def _mixture_bytes(reading: Reading) -> Finding | None:
 
 def _logged_total(reading: Reading) -> tuple[int, str, Evidence] | None:
     """A line of its own that counts the mixture's bytes over the whole split, too many of them."""
-    for file, line, text in reading.run.find(_BYTES):
+    for file, line, text in reading.run.find(_BYTES, words=("bytes",)):
         tokens = _TOKENS.search(text)
         if tokens is None or int(tokens[1]) <= 0.95 * min(VAL_TOKENS.values()):
             continue

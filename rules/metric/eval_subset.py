@@ -39,6 +39,7 @@ from auditor.contest import VAL_BYTES
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading, prints
 from auditor.runconfig.launches import is_readme
+from auditor.text import lines_with, lower
 from auditor.verdict import Confidence, Effect, Evidence, Status
 from rules.base import Example, Finding, Rule
 from rules.examples import script
@@ -443,7 +444,7 @@ def _coverage(reading: Reading) -> Coverage | None:
         line = reading.line_text(run.file, told.line) or f"val_tokens {tokens}"
         evidence = reading.log_evidence(run.file, told.line, line, "validation tokens, as logged")
         return Coverage(tokens, implied, evidence)
-    place = reading.log_place(_SCORED_TOKENS.pattern)
+    place = reading.log_place(_SCORED_TOKENS.pattern, words=("tokens",))
     match = _SCORED_TOKENS.search(place[2]) if place is not None else None
     if place is not None and match is not None:
         tokens = int(re.sub(r"\D", "", match[1]))
@@ -470,11 +471,13 @@ def _stated(reading: Reading) -> Evidence | None:
     for file in reading.folder.files:
         if file.problem or not (is_readme(file) or file.path == claim.file):
             continue
-        for number, line in enumerate(file.text.split("\n"), 1):
+        for first, last in lines_with(lower(file.text), _PART_WORDS):
+            line = file.text[first:last]
             for part in _PART.finditer(line):
                 for figure in _FIGURE.finditer(line, max(part.start() - _NEAR, 0), part.end() + _NEAR):
                     # Equal to the digits written, rounded or cut off.
                     if abs(Decimal(figure[0]) - claim.val_bpb) < Decimal(1).scaleb(-len(figure[1])):
+                        number = file.text.count("\n", 0, first) + 1
                         return reading.log_evidence(file.path, number, line, "says that the figure is of a part")
     return None
 
@@ -499,6 +502,7 @@ _NEAR = 120
 _FIGURE = re.compile(r"\b\d\.(\d{3,})")
 _COUNT = r"~?\d[\d.,_]*[ ]?(?:[km]\b|million\b|thousand\b)?"
 _UNITS = r"(?:tokens?|documents?|docs?|sequences?|seqs?|windows?|batch(?:es)?)"
+_PART_WORDS = ("first", "only", "subset", "subsample", "slice", "sample", "@")
 _PART = re.compile(
     rf"""(?ix)
       \b (?:first|only) \s+ {_COUNT} [\s-]* val\w* \s+ {_UNITS} \b
