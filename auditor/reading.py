@@ -620,9 +620,7 @@ class Reading:
             literal = max(re.split(rf"[\s{HOLE}]+", _longest_line(text)), key=len)
             hits = self.run.find(literal) if pattern is not None else []
             cache[text] = [
-                hit
-                for hit in hits
-                if pattern is not None and re.search(pattern, hit[2]) and not _SOURCE_LINE.search(hit[2])
+                hit for hit in hits if pattern is not None and re.search(pattern, hit[2]) and not _is_source(hit[2])
             ]
         return cache[text]
 
@@ -948,6 +946,10 @@ class _Siblings:
 
 _SOURCE_LINE = re.compile(r"""\bf["']|\b(?:print|log\w*)\(""")
 """Lines of source code that a log dumped, where the dump was not recognised as one."""
+
+
+def _is_source(line: str) -> bool:
+    return ("(" in line or 'f"' in line or "f'" in line) and _SOURCE_LINE.search(line) is not None
 
 
 def _longest_line(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from auditor.text import TextIndex, lines_with, matches
 
@@ -49,6 +50,11 @@ class LogFile:
         """Whether a line belongs to embedded source."""
         return any(first <= line <= last for first, last in self.embedded_source)
 
+    @cached_property
+    def output(self) -> list[tuple[int, int]]:
+        """Character ranges of the whole log that are output."""
+        return self.outputs(1, len(self.index))
+
     def outputs(self, first: int, last: int) -> list[tuple[int, int]]:
         """Character ranges of lines ``first`` to ``last`` that are output, not embedded source."""
         index = self.index
@@ -75,20 +81,17 @@ class LogFile:
         """
         index = self.index
         last = len(index) if last is None else min(last, len(index))
-        if first > last:
-            return []
-        begin = index.starts[first - 1]
-        end = index.starts[last] if last < len(index) else len(index.text)
-        offsets: Iterable[int]
-        if isinstance(pattern, str):
-            offsets = (at for at, _ in lines_with(index.text, (pattern,), begin, end))
-        elif words:
-            offsets = (m.start() for m in matches(pattern, index.text, index.lower, words, begin, end))
-        else:
-            offsets = (m.start() for m in pattern.finditer(index.text, begin, end))
         found: list[LoggedValue] = []
-        for offset in offsets:
-            line = index.line_of(offset)
-            if (not found or found[-1].line != line) and not self.in_source(line):
-                found.append(LoggedValue(index.line(line)[:2000], line))
+        for begin, end in self.outputs(first, last):
+            offsets: Iterable[int]
+            if isinstance(pattern, str):
+                offsets = (at for at, _ in lines_with(index.text, (pattern,), begin, end))
+            elif words:
+                offsets = (m.start() for m in matches(pattern, index.text, index.lower, words, begin, end))
+            else:
+                offsets = (m.start() for m in pattern.finditer(index.text, begin, end))
+            for offset in offsets:
+                line = index.line_of(offset)
+                if not found or found[-1].line != line:
+                    found.append(LoggedValue(index.line(line)[:2000], line))
         return found

@@ -56,10 +56,8 @@ def find_metrics(log: LogFile) -> Iterator[Metric]:
     """Every bits-per-byte figure of the log's output; of a run with very many, all final ones."""
     index = log.index
     count = 0
-    for begin, _ in lines_with(index.lower, _FIGURE_WORDS):
+    for begin in (at for span in log.output for at, _ in lines_with(index.lower, _FIGURE_WORDS, *span)):
         number = index.line_of(begin)
-        if log.in_source(number):
-            continue
         text = index.line(number)
         if len(text) > 2_000:
             continue

@@ -51,8 +51,7 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
     entries: list[tuple[str, LoggedValue]] = []
     headers: list[int] = []
     done = 0
-    candidates = [at for span in log.outputs(1, len(index)) for at, _ in lines_with(index.lower, _HEADER_WORDS, *span)]
-    for at in candidates:
+    for at in (at for span in log.output for at, _ in lines_with(index.lower, _HEADER_WORDS, *span)):
         header = index.line_of(at)
         if header <= done or not _HEADER.match(index.after_newline, at):
             continue
@@ -84,10 +83,11 @@ def find_blocks(log: LogFile) -> tuple[list[tuple[str, LoggedValue]], list[int]]
 def inline_settings(log: LogFile) -> Iterator[tuple[str, LoggedValue]]:
     """Settings from lines that hold nothing but ``key:value`` / ``key=value`` words, dicts and namespaces."""
     index = log.index
-    for match in _KEY_VALUE_LINE.finditer(index.after_newline):
-        number = index.line_of(match.start())
-        if log.in_source(number):
-            continue
+    starts = (
+        m.start() for begin, end in log.output for m in _KEY_VALUE_LINE.finditer(index.after_newline, begin, end + 1)
+    )
+    for at in starts:
+        number = index.line_of(at)
         line = index.line(number)
         if len(line) > MAX_LINE:
             continue
