@@ -11,6 +11,7 @@ import pytest
 
 from auditor.index import interpreter as module
 from auditor.index.interpreter import Interpreter
+from auditor.index.interpreter.state import MAX_DEPTH, MAX_STEPS
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Event, Kind, Trace
 from auditor.submission import Change, SubmissionFile
@@ -1171,7 +1172,7 @@ def test_a_chain_of_calls_longer_than_the_bound() -> None:
     functions = "\n".join(f"def f{i}():\n    f{i + 1}()\n    print('back in {i}')" for i in range(100))
     trace = follow(functions + "\ndef f100():\n    print('at the bottom')\nf0()\nprint('all over')\n")
     assert printed(trace)[-1] == "all over"
-    assert max(len(e.frames) for e in trace.events) <= module.MAX_DEPTH + 1
+    assert max(len(e.frames) for e in trace.events) <= MAX_DEPTH + 1
 
 
 def test_the_step_budget_ends_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1273,7 +1274,7 @@ def test_events_are_in_order_and_stand_in_the_program() -> None:
     sequence = [e.seq for e in trace.events]
     assert sequence == sorted(set(sequence))
     for event in trace.events:
-        assert event.time <= module.MAX_STEPS
+        assert event.time <= MAX_STEPS
         assert isinstance(event.node, ast.AST) and event.frames
 
 

@@ -20,7 +20,7 @@ from auditor.unpack.native import NativeSource
 from auditor.unpack.walk import MANY, ONE, SHAPES, walk
 
 if TYPE_CHECKING:
-    from auditor.index.interpreter import Scope
+    from auditor.index.interpreter.state import Scope
 
 COUNTS_UP = "[] += constant"
 """Stands among the names of a function that adds a constant to entries of a container."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from auditor.index.interpreter import Scope
+    from auditor.index.interpreter.state import Scope
     from auditor.index.values import Value
     from auditor.unpack import Program
 

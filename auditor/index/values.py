@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from auditor.index.interpreter import Scope
+    from auditor.index.interpreter.state import Scope
     from auditor.unpack import Program
 
 EMPTY: frozenset[str] = frozenset()

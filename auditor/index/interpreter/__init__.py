@@ -15,27 +15,26 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Mapping as Mapping_
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
-from auditor.index.byte_mixtures import ByteMixture
-from auditor.index.program_index import ATTENTIONS, HOOKS, ProgramIndex, is_all_but_last
-from auditor.index.trace import (
-    Callee,
-    Caller,
-    CallFrame,
-    Event,
-    Guard,
-    Kind,
-    Leaf,
-    Loop,
-    Resume,
-    SkippedBranch,
-    Span,
-    Trace,
+from auditor.index.interpreter.state import (
+    BREAK,
+    MAX_DEPTH,
+    MAX_ITEMS,
+    MAX_STEPS,
+    MAX_TEXT,
+    MAX_VISIT,
+    NEXT,
+    RESUMED,
+    STOP,
+    Budget,
+    Scope,
+    Walk,
 )
+from auditor.index.program_index import ATTENTIONS, HOOKS, ProgramIndex, is_all_but_last
+from auditor.index.trace import CallFrame, Guard, Kind, Leaf, Loop, Resume, SkippedBranch, Span, Trace
 from auditor.index.values import (
     EMPTY,
     HOLE,
@@ -57,17 +56,10 @@ from auditor.index.values import (
 )
 from auditor.unpack.walk import statements, walk
 
-MAX_DEPTH = 30
-MAX_STEPS = 250_000
-MAX_VISIT = 40_000
-MAX_TEXT = 4_000
-MAX_ITEMS = 64
-
 VAL_PATH = re.compile(r"(?:^|[/_\-.\x00])(?:val|valid|validation)(?:[/_\-.*\x00\d]|$)")
 TRAIN_PATH = re.compile(r"(?:^|[/_\-.\x00])train(?:[/_\-.*\x00\d]|$)")
 BOTH_PATH = re.compile(r"^fineweb_\*[\w*]*\.bin$")
 DATA_HINT = re.compile(r"\.bin|\.npy|\.npz|\.pt\b|\.parquet|\.txt|\.jsonl|\.u?int16|\*|fineweb")
-
 # One process of the eight that the contest's launch line starts; rank and world size never decide a finding.
 TORCHRUN = {
     "RANK": "0",
@@ -143,32 +135,8 @@ FACTORIES = frozenset(
     }
 )  # fmt: skip
 PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "embedding", "conv1d"})
-STOP, BREAK, NEXT = "return", "break", "continue"
 MIRRORED = {"Lt": "Gt", "Gt": "Lt", "LtE": "GtE", "GtE": "LtE"}
 OPPOSITE = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtE", "GtE": "Lt", "Gt": "LtE", "LtE": "Gt"}
-
-
-class Configuration(Protocol):
-    """What the interpreter asks about the run: values that override the code's defaults."""
-
-    def environment(self, name: str) -> str | None:
-        """The value of an environment variable as launched; None if nothing says, HOLE if the files disagree."""
-
-    def world_size(self) -> int | None:
-        """The number of processes of the run, where its files tell."""
-
-    def flag(self, name: str) -> str | None:
-        """The value of a command-line flag (``slot-steps``), likewise; "" for a bare switch."""
-
-    def logged(self, attribute: str) -> str | None:
-        """The value that the train logs print for a hyperparameter, or None."""
-
-
-class Siblings(Protocol):
-    """The other modules of the submission, by the name they are imported under."""
-
-    def get(self, name: str, /) -> ProgramIndex | None:
-        """The index of the module, or None when it is not part of the submission."""
 
 
 def _is_shift(index: ast.expr) -> bool:
@@ -179,101 +147,13 @@ def _is_shift(index: ast.expr) -> bool:
     return any(is_all_but_last(p) for p in (parts[1:] if len(parts) > 1 else parts))
 
 
-# The state of a walk that a visit to a skipped branch starts from.
-_RESUMED = ("frames", "guards", "loops", "stack", "program", "index", "no_grad", "tries", "passes", "forward_pass")
-
-
-class Budget(Exception):
-    """The trace has become too long."""
-
-
-class Scope:
-    """Names of one module, class body or call. ``call`` is the id of the call that owns it."""
-
-    __slots__ = ("call", "globals", "names", "parent", "shared")
-
-    def __init__(self, parent: Scope | None, call: int) -> None:
-        self.names: dict[str, Value] = {}
-        self.parent = parent
-        self.call = call
-        self.shared: dict[str, Scope] = {}
-
-    def find(self, name: str) -> tuple[Value, Scope] | None:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.names:
-                return scope.names[name], scope
-            scope = scope.parent
-        return None
-
-    def assign(self, name: str, value: Value) -> None:
-        (self.shared.get(name) or self if self.shared else self).names[name] = value
-
-    @property
-    def module(self) -> Scope:
-        scope = self
-        while scope.parent is not None:
-            scope = scope.parent
-        return scope
-
-
-class Interpreter:
+class Interpreter(Walk):
     """One walk from the entry point. Afterwards :meth:`visit` tells what a branch that was left out would have done.
 
     ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
     both branches ran, in different processes. ``shown`` tells whether the logs show that a branch ran: in a loop that
     was some round, such as the last, and the other rounds went the other way.
     """
-
-    def __init__(
-        self,
-        entry: ProgramIndex,
-        siblings: Siblings,
-        configuration: Configuration | None,
-        *,
-        forced: Mapping_[int, bool | None] | None = None,
-        shown: Callable[[Sequence[ast.stmt]], bool] | None = None,
-    ) -> None:
-        self.forced = forced or {}
-        self.shown = shown or (lambda body: False)
-        self.scopes: list[Scope] = []
-        self.classes: list[Class] = []
-        self.entry = entry
-        self.siblings = siblings
-        self.configuration = configuration
-        self.trace = Trace()
-        self.steps = 0
-        self.seq = 0
-        self.serial = 0
-        self.frames: list[CallFrame] = []
-        self.stack: tuple[int, ...] = (0,)  # ids of the frames
-        self.guards: list[Guard] = []
-        self.loops: list[Loop] = []
-        self.returns: list[list[Value]] = []
-        self.outside = 0  # how many guards stand outside of the function being followed
-        self.no_grad = 0
-        self.tries = 0
-        self.comprehensions = 0  # depth of comprehensions being evaluated
-        self.passes = 0  # depth of forward passes being followed
-        self.forward_pass = 0  # id of the outermost one
-        self.pending: frozenset[str] = EMPTY  # roles of the losses of backward passes not yet stepped
-        self.stepped = False
-        self.modules: dict[str, Object] = {}
-        self.set_by_code: dict[str, Value] = {}
-        self.program = entry.program
-        self.index = entry
-        self.follow_passes = entry.has_shift or entry.has_lookahead
-        self.parts: dict[Any, frozenset[str]] = {}  # parts of the present pass → the roles of what they return
-        self.watches_leaves = entry.makes_leaves
-        self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
-        self.indexes: dict[int, ProgramIndex] = {}
-        self.config_classes: dict[int, Class] = {}
-        self.carried_by: dict[int, frozenset[str]] = {}
-        self.hooks: dict[int, tuple[Value, frozenset[str]]] = {}  # forward hooks not yet removed, and whose they are
-        self.observed: set[tuple[int, frozenset[str]]] = set()
-        self.byte_mixtures: dict[int, ByteMixture] = {}
-
-    # -- entry -------------------------------------------------------------------------------------------
 
     def run(self) -> Trace:
         """Walk the entry script as ``__main__`` and return the trace. Never raises on odd code."""
@@ -311,8 +191,8 @@ class Interpreter:
         if resume is None:
             self.trace, main = main, self.trace
             return main
-        state = {name: getattr(self, name) for name in (*_RESUMED, "steps", "parts", "forced", "returns", "pending")}
-        for name, value in zip(_RESUMED, resume.state, strict=True):
+        state = {name: getattr(self, name) for name in (*RESUMED, "steps", "parts", "forced", "returns", "pending")}
+        for name, value in zip(RESUMED, resume.state, strict=True):
             setattr(self, name, list(value) if name in ("frames", "guards", "loops") else value)
         self.parts, self.returns = {}, [[]]
         self.steps = max(self.steps, MAX_STEPS - MAX_VISIT)  # a bound of its own, and later than everything so far
@@ -338,12 +218,6 @@ class Interpreter:
         for name, value in state.items():
             setattr(self, name, value)
         return found
-
-    def new_scope(self, parent: Scope | None, call: int) -> Scope:
-        """A scope that :meth:`run` lets go of at its end."""
-        scope = Scope(parent, call)
-        self.scopes.append(scope)
-        return scope
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
         self.indexes[id(index.program)] = index
@@ -375,53 +249,6 @@ class Interpreter:
             self.stack = stack
             self.program, self.index = saved
         return module
-
-    def next_serial(self) -> int:
-        self.serial += 1
-        return self.serial
-
-    def emit(self, kind: Kind, node: ast.AST, **facts: Any) -> Event:
-        self.seq += 1
-        facts.setdefault("frame", self.frames[-1].id if self.frames else 0)
-        event = Event(
-            kind=kind,
-            seq=self.seq,
-            node=node,
-            program=self.program,
-            frames=tuple(self.frames),
-            guards=tuple(self.guards),
-            loops=tuple(self.loops),
-            no_grad=self.no_grad > 0,
-            time=self.steps,
-            fallible=self.tries > 0,
-            forward_pass=self.forward_pass,
-            **facts,
-        )
-        self.trace.events.append(event)
-        return event
-
-    def adopt(self, parent: Value, children: Iterable[Value]) -> None:
-        """Note that a network is part of another: a change to the part is a change to the whole."""
-        if not isinstance(parent, Object):
-            return
-        for child in children:
-            for option in options_of(child):
-                if isinstance(option, Object) and option.is_module and option is not parent:
-                    self.trace.parents.setdefault(option.serial, parent.serial)
-                elif isinstance(option, (Seq, Mapping)):
-                    held = option.items.values() if isinstance(option, Mapping) else option.items
-                    self.adopt(parent, list(held)[:MAX_ITEMS])
-
-    def touch(self, value: Value) -> None:
-        """Note the use of an object: later uses tell whether a change to it survives."""
-        if isinstance(value, Object):
-            uses = self.trace.touches.get(value.serial)
-            if uses is None:
-                uses = self.trace.touches[value.serial] = {}
-            stack = self.stack
-            uses[stack[-1]] = (self.steps, stack)
-
-    # -- statements --------------------------------------------------------------------------------------
 
     def block(self, body: Sequence[ast.stmt], scope: Scope) -> str | None:
         """Visit statements; returns how the block ends for certain (return, break, continue) or None."""
@@ -654,10 +481,6 @@ class Interpreter:
             return flows[0] if flows[0] == flows[1] else NEXT
         return None
 
-    def in_own_loop(self) -> bool:
-        """Whether the innermost loop is one of the function being followed."""
-        return bool(self.loops) and self.loops[-1].frame == self.frames[-1].id
-
     def left_out_is_shown(self, node: ast.If, truth: bool) -> bool:
         left_out = node.orelse if truth else node.body
         return bool(left_out) and self.shown(left_out)
@@ -698,7 +521,7 @@ class Interpreter:
     ) -> None:
         if settings and not settings <= RANK_NAMES:
             frames = tuple(self.frames)
-            rest = (getattr(self, name) for name in _RESUMED[3:])
+            rest = (getattr(self, name) for name in RESUMED[3:])
             state = (frames, tuple(self.guards), tuple(self.loops), *rest)
             self.trace.skipped.append(
                 SkippedBranch(
@@ -1041,23 +864,6 @@ class Interpreter:
                         option.rest = join(option.rest, value)
                 option.roles |= value.roles
 
-    def undecided(self) -> bool:
-        return any(g.truth is None for g in self.guards)
-
-    def part(self, value: Value) -> Value:
-        """An item of ``value`` whose position is not known."""
-        if isinstance(value, Seq):
-            item: Value | None = None
-            for known in value.items:
-                item = join(item, known)
-            return item if item is not None else Value(roles=value.roles)
-        if isinstance(value, Choice):
-            result: Value | None = None
-            for option in value.options:
-                result = join(result, self.part(option))
-            return result or Value()
-        return Value(roles=value.roles, settings=value.settings, born=value.born, sample=value.sample)
-
     def element(self, iterable: Value) -> Value:
         """What a loop variable holds while it runs over ``iterable``."""
         if isinstance(iterable, Choice):
@@ -1090,14 +896,6 @@ class Interpreter:
         if "val.len" in roles or not roles:
             roles = roles - {"val.len"} | {"iter"}
         return Value(roles=roles | {"iter"}, settings=EMPTY, sample=iterable.sample)
-
-    @staticmethod
-    def is_empty(value: Value) -> bool:
-        if isinstance(value, Seq):
-            return not value.items and "len0" in value.roles
-        return "empty" in value.roles
-
-    # -- expressions -------------------------------------------------------------------------------------
 
     def eval(self, node: ast.expr, scope: Scope) -> Value:
         """The abstract value of an expression."""
@@ -1493,8 +1291,6 @@ class Interpreter:
                     return special
         return self.call(function, arguments, keywords, node)
 
-    # -- calls -------------------------------------------------------------------------------------------
-
     def call(self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         """The result of applying ``function``; enters functions of the submission that can matter."""
         if isinstance(function, Function):
@@ -1704,20 +1500,6 @@ class Interpreter:
         ]
         return roles
 
-    def index_of(self, function: Function) -> ProgramIndex:
-        return self.indexes.get(id(function.program), self.entry)
-
-    def note_call(self, function: Function, node: ast.AST) -> None:
-        """Record that the call ``node`` leads to ``function``: what reads the code itself resolves calls by this."""
-        trace, definition = self.trace, function.node
-        trace.called.add(id(definition))
-        known = trace.calls.setdefault(id(node), {})
-        if id(definition) not in known:
-            owner = function.owner.node if function.owner is not None else None
-            known[id(definition)] = Callee(definition, function.program, owner)
-            outer = self.frames[-1].definition if self.frames else None
-            trace.callers.setdefault(id(definition), {})[id(node)] = Caller(node, outer, self.program)
-
     def enter(
         self,
         function: Function,
@@ -1869,8 +1651,6 @@ class Interpreter:
             bound = _copy_function(after)
             bound.receiver = made
             self.enter(bound, [], {}, node, force=True)
-
-    # -- methods of values that are not objects of the submission ---------------------------------------
 
     def object_method(
         self,
@@ -2265,8 +2045,6 @@ class Interpreter:
             return Const(value=str(separator.value).join(parts)[:MAX_TEXT], settings=source.settings)
         return Value(roles=source.roles, settings=source.settings, text=HOLE)
 
-    # -- things that matter ------------------------------------------------------------------------------
-
     def count(self, node: ast.AST, table: Value | None, key: frozenset[str], change: frozenset[str]) -> frozenset[str]:
         """Validation tokens are counted into a table: note it on the table, so that what is read from it tells."""
         if "val" not in key or "nn" in key or "nn" in change:
@@ -2418,8 +2196,6 @@ class Interpreter:
         if isinstance(default, Const):
             return Const(value=default.value, settings=settings | default.settings)
         return Value(settings=settings | default.settings, roles=default.roles, text=default.text)
-
-    # -- calls that leave the submission -----------------------------------------------------------------
 
     def external(self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         name = function.name
@@ -2594,8 +2370,6 @@ class Interpreter:
                 elif BOTH_PATH.search(tail):
                     found |= {"train", "val", "both"}
         return found
-
-    # -- operators ---------------------------------------------------------------------------------------
 
     def e_binop(self, node: ast.BinOp, scope: Scope) -> Value:
         value = self.binary(type(node.op), self.eval(node.left, scope), self.eval(node.right, scope), node)
@@ -2991,8 +2765,6 @@ class Interpreter:
         return Value()
 
 
-# -- externals with a meaning of their own ------------------------------------------------------------------
-
 Handler = Callable[[Interpreter, External, list[Value], dict[str, Value], ast.AST], Value]
 
 
@@ -3291,7 +3063,6 @@ EXTERNALS: dict[str, Handler] = {
     "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
     "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_parameter, "torch.from_numpy": _x_first,
 }  # fmt: skip
-
 STATEMENTS: dict[type[ast.stmt], Any] = {
     ast.Expr: Interpreter.s_expr, ast.Assign: Interpreter.s_assign, ast.AnnAssign: Interpreter.s_annassign,
     ast.AugAssign: Interpreter.s_augassign, ast.Return: Interpreter.s_return, ast.If: Interpreter.s_if,
@@ -3303,7 +3074,6 @@ STATEMENTS: dict[type[ast.stmt], Any] = {
     ast.Nonlocal: Interpreter.s_nonlocal, ast.Raise: Interpreter.s_raise, ast.Assert: Interpreter.s_assert,
     ast.Break: Interpreter.s_break, ast.Continue: Interpreter.s_continue, ast.Match: Interpreter.s_match,
 }  # fmt: skip
-
 EXPRESSIONS: dict[type[ast.expr], Any] = {
     ast.Constant: Interpreter.e_constant, ast.Name: Interpreter.e_name, ast.Attribute: Interpreter.e_attribute,
     ast.Subscript: Interpreter.e_subscript, ast.Call: Interpreter.e_call, ast.BinOp: Interpreter.e_binop,
@@ -3315,9 +3085,6 @@ EXPRESSIONS: dict[type[ast.expr], Any] = {
     ast.Lambda: Interpreter.e_lambda, ast.NamedExpr: Interpreter.e_namedexpr, ast.Starred: Interpreter.e_starred,
     ast.Await: Interpreter.e_await, ast.Yield: Interpreter.e_yield, ast.YieldFrom: Interpreter.e_yield,
 }  # fmt: skip
-
-
-# -- small helpers -------------------------------------------------------------------------------------------
 
 
 def _is_small(value: Any) -> bool:
