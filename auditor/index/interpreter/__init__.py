@@ -19,6 +19,24 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from auditor.index.interpreter.roles import (
+    PLACING,
+    base_name,
+    canonical,
+    changing,
+    complement,
+    copy_function,
+    is_owned,
+    is_small,
+    is_true,
+    leaves_of,
+    length_of,
+    places_of,
+    roles_of_places,
+    rolled,
+    text_of,
+    through_call,
+)
 from auditor.index.interpreter.state import (
     BREAK,
     MAX_DEPTH,
@@ -123,11 +141,7 @@ RANDOM_INDEX = {
 }  # fmt: skip
 SMALLER = frozenset({"minimum", "fmin", "min", "amin", "nanmin", "argmin"})
 LARGER = frozenset({"maximum", "fmax", "max"})
-# What counts become here are places in an order (where documents or groups begin), not frequencies.
-PLACING = frozenset({"cumsum", "argsort", "searchsorted", "nonzero"})
 RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
-TYPICAL_VAL_TOKENS = 40_540_161.0
-"""How many validation tokens there typically are; only the order of magnitude matters."""
 FACTORIES = frozenset(
     {
         "zeros", "zeros_like", "full", "full_like", "empty", "empty_like", "ones", "ones_like", "randn", "randn_like",
@@ -283,7 +297,7 @@ class Interpreter(Walk):
         found = scope.find(target.id) if isinstance(target, ast.Name) else None
         if found is None or not isinstance(target, ast.Name) or found[0].roles & {"nn", "grad"}:
             return
-        if "grad" in value.roles and _leaves(found[0].roles):
+        if "grad" in value.roles and leaves_of(found[0].roles):
             if any(isinstance(n, ast.Name) and n.id == target.id for n in walk(node.value)):
                 self.step_event(node, found[0], value.roles)
                 value.roles = found[0].roles  # the gradient's tokens are not what the tensor is made of
@@ -296,7 +310,7 @@ class Interpreter(Walk):
             isinstance(target, ast.Subscript)
             and isinstance(source, ast.BinOp)
             and isinstance(source.op, ast.Add)
-            and any(_base(n) == _base(target) for n in walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
+            and any(base_name(n) == base_name(target) for n in walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
         ):
             key = self.eval(target.slice, scope)
             self.count(node, self.eval(target.value, scope), key.roles, value.roles)
@@ -338,7 +352,7 @@ class Interpreter(Walk):
         self.loops = outer[:-1]  # made before the loop that steps
         role = self.leaf(node, None, None)
         self.loops = outer
-        made = self.trace.leaves[max(_leaves(role))]
+        made = self.trace.leaves[max(leaves_of(role))]
         made.added = made.by_hand = True
         self.step_event(node, Value(roles=role), value.roles)
         value.roles = role  # the gradient's tokens are not what the tensor is made of
@@ -351,7 +365,7 @@ class Interpreter(Walk):
         old = self.eval(node.target, scope)
         change = self.eval(node.value, scope)
         if self.is_score(change.roles):
-            by_hand = isinstance(node.op, ast.Sub) and isinstance(node.target, ast.Name) and not _leaves(old.roles)
+            by_hand = isinstance(node.op, ast.Sub) and isinstance(node.target, ast.Name) and not leaves_of(old.roles)
             by_hand = by_hand and "nn" not in old.roles
             if by_hand and self.descends(node.target.id, ast.BinOp(node.target, node.op, node.value)):  # type: ignore[union-attr]
                 self.descent(node, change)
@@ -492,7 +506,7 @@ class Interpreter(Walk):
         for event in self.trace.events if seqs else ():
             if event.seq in seqs and event.detail.startswith("with "):
                 for statement in node.body:
-                    if isinstance(statement, ast.Assign) and event.detail[5:] in map(_base, statement.targets):
+                    if isinstance(statement, ast.Assign) and event.detail[5:] in map(base_name, statement.targets):
                         found[event.detail[5:]] = frozenset({f"pick:{event.seq}"})
                         event.detail = "best so far"
                         break
@@ -542,7 +556,7 @@ class Interpreter(Walk):
             self.skip(node, node.body, iterable.settings, scope)
             return self.block(node.orelse, scope)
         loop = self.next_serial()
-        self.bind(node.target, _moved(self.element(iterable), frozenset({f"at:{loop}"})), scope)
+        self.bind(node.target, changing(self.element(iterable), frozenset({f"at:{loop}"})), scope)
         flow = self.loop_body(node, node.body, scope, self.loop_roles(iterable), loop, iterable.settings)
         if flow == STOP:
             return STOP
@@ -607,7 +621,7 @@ class Interpreter(Walk):
         """Names from before the loop that hold a leaf of this round at its end, and are read when the next starts."""
         made = {n for n, leaf in self.trace.leaves.items() if any(outer.id == loop.id for outer in leaf.loops)}
         for name, value in scope.names.items():
-            held = _leaves(value.roles) & made
+            held = leaves_of(value.roles) & made
             if not held or name not in before:
                 continue
             if before[name] is value or _reads_first(body, name):
@@ -736,7 +750,7 @@ class Interpreter(Walk):
                 scope.assign(alias.asname or alias.name.split(".")[0], sibling)
                 continue
             name = alias.name if alias.asname else alias.name.split(".")[0]
-            scope.assign(alias.asname or name, External(name=_canonical(name)))
+            scope.assign(alias.asname or name, External(name=canonical(name)))
 
     def s_importfrom(self, node: ast.ImportFrom, scope: Scope) -> None:
         base = node.module or ""
@@ -752,7 +766,7 @@ class Interpreter(Walk):
                 scope.assign(target, module.attributes.get(alias.name) or Value())
                 continue
             sibling = self.sibling(f"{base}.{alias.name}" if base else alias.name)
-            scope.assign(target, sibling or External(name=_canonical(f"{base}.{alias.name}")))
+            scope.assign(target, sibling or External(name=canonical(f"{base}.{alias.name}")))
 
     def sibling(self, name: str) -> Object | None:
         """The module ``name`` when it is a file of this submission (imported once)."""
@@ -838,7 +852,7 @@ class Interpreter(Walk):
                     keep = known if self.undecided() and known is not None else None
                     option.attributes[target.attr] = join(keep, value) if keep else value
                 elif target.attr == "requires_grad":
-                    if _true(value) and not _owned(option.roles):
+                    if is_true(value) and not is_owned(option.roles):
                         option.roles |= self.leaf(target, None, option)
                 elif target.attr == "data" or "param:" in "".join(option.roles):
                     if "grad" in value.roles:
@@ -942,7 +956,7 @@ class Interpreter(Walk):
 
     def plain_attribute(self, holder: Value, name: str) -> Value:
         if name in LENGTH_METHODS:
-            return _length(holder)
+            return length_of(holder)
         if name == "grad":
             return Value(roles=holder.roles | self.pending | {"grad"})
         if name == "parent" and holder.text:
@@ -951,7 +965,7 @@ class Interpreter(Walk):
 
     def attribute(self, holder: Value, name: str, node: ast.AST) -> Value:
         if isinstance(holder, External):
-            return External(name=_canonical(f"{holder.name}.{name}"), roles=holder.roles)
+            return External(name=canonical(f"{holder.name}.{name}"), roles=holder.roles)
         if isinstance(holder, Object):
             self.touch(holder)
             if name in holder.attributes:
@@ -965,7 +979,7 @@ class Interpreter(Walk):
                 if isinstance(found, Function):
                     if "static" in found.roles:
                         return found
-                    method = _copy_function(found)
+                    method = copy_function(found)
                     method.receiver = holder.kind if "classmethod" in found.roles else holder
                     if "property" in found.roles:
                         return self.call(method, [], {}, node)
@@ -983,7 +997,7 @@ class Interpreter(Walk):
             if found is None:
                 return Const(value=holder.name) if name == "__name__" else Value()
             if isinstance(found, Function) and "classmethod" in found.roles:
-                method = _copy_function(found)
+                method = copy_function(found)
                 method.receiver = holder
                 return method
             return found
@@ -1013,7 +1027,7 @@ class Interpreter(Walk):
             else:
                 made = Value(roles=holder.roles - {"whole"}, settings=holder.settings, born=holder.born)
             if type(made) is Value:
-                made.roles |= _places(chosen)
+                made.roles |= places_of(chosen)
                 for part in axes[1:]:
                     if isinstance(part, ast.Slice) and (part.lower or part.upper):
                         made.roles |= self.placed(holder, part, scope)
@@ -1038,8 +1052,8 @@ class Interpreter(Walk):
             return Value()
         if "nn" in holder.roles and "val" in key.roles and "nn" not in key.roles and type(result) is Value:
             result.roles |= {"realised"}  # picked out at the place of the token
-        places = _places(key.roles)
-        return _moved(result, places) if places and (result.roles or type(holder) is Value) else result
+        places = places_of(key.roles)
+        return changing(result, places) if places and (result.roles or type(holder) is Value) else result
 
     def item(self, holder: Value, key: Value) -> Value:
         if isinstance(holder, Seq):
@@ -1055,7 +1069,7 @@ class Interpreter(Walk):
             if isinstance(holder.kind, Class):
                 method = holder.kind.lookup("__getitem__")
                 if isinstance(method, Function):
-                    bound = _copy_function(method)
+                    bound = copy_function(method)
                     bound.receiver = holder
                     return self.call(bound, [key], {}, holder.kind.node)
             return Value(roles=deep_roles(holder, 2))
@@ -1072,7 +1086,7 @@ class Interpreter(Walk):
         if isinstance(holder, Const) and isinstance(holder.value, (str, bytes)):
             known = _known_slice(lower, upper, step)
             return Const(value=holder.value[known], settings=holder.settings) if known else Value()
-        places = _places(roles_of((lower, upper)))
+        places = places_of(roles_of((lower, upper)))
         if isinstance(holder, Seq) and not places and (known := _known_slice(lower, upper, step)) is not None:
             return Seq(items=holder.items[known], roles=holder.roles, settings=holder.settings)
         roles = holder.roles
@@ -1104,7 +1118,7 @@ class Interpreter(Walk):
                 roles |= {"stored"}
             for bound in (lower, upper):
                 if bound is not None:
-                    roles |= _places(bound.roles, ("at:", "order:"))
+                    roles |= places_of(bound.roles, ("at:", "order:"))
             if "val" in roles and "nn" not in roles:
                 roles |= self.piece(lower)
             size = _batch_size(part) if self.watches_leaves and not roles & {"val", "nn"} else None
@@ -1119,7 +1133,7 @@ class Interpreter(Walk):
         """Roles that a slice along a further axis adds: the rounds that it moves with, and a piece of the tokens."""
         lower = self.eval(part.lower, scope) if part.lower is not None else None
         upper = self.eval(part.upper, scope) if part.upper is not None else None
-        places = _places(roles_of((lower, upper)))
+        places = places_of(roles_of((lower, upper)))
         if places and "val" in holder.roles and "nn" not in holder.roles:
             return places | self.piece(lower)
         return places
@@ -1141,7 +1155,7 @@ class Interpreter(Walk):
         """The role of a mask that is set at some positions."""
         axes = list(index.elts) if isinstance(index, ast.Tuple) else [index]
         made = self.positions(axes, scope, of_tokens=False, mask=True)
-        return made if selected else _inverted(made)
+        return made if selected else complement(made)
 
     def positions(self, axes: list[ast.expr], scope: Scope, *, of_tokens: bool, mask: bool) -> frozenset[str]:
         """Record the range that an index selects: along the second axis, or the only one that has bounds."""
@@ -1207,7 +1221,7 @@ class Interpreter(Walk):
     def note_leaf(self, values: Iterable[Value], *, factor: bool = False, projected: bool = False) -> None:
         """What is done with leaves, or with activations that they were added to."""
         for value in values:
-            for number in _leaves(value.roles):
+            for number in leaves_of(value.roles):
                 leaf = self.trace.leaves[number]
                 if "nn" in value.roles or leaf.added:
                     leaf.projected = leaf.projected or projected
@@ -1220,7 +1234,7 @@ class Interpreter(Walk):
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
             return None
         if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
-            if not _is_small(upper.value):
+            if not is_small(upper.value):
                 return None
             return (float(upper.value), upper.settings, "slice") if upper.value > 0 else None
         if "val.len" in upper.roles or any(r.startswith("cut:") for r in upper.roles):
@@ -1317,7 +1331,7 @@ class Interpreter(Walk):
         roles = function.roles
         for value in values:
             roles |= deep_roles(value, 1)
-        roles = _through_call(roles)
+        roles = through_call(roles)
         if any(r.startswith("param:") for r in function.roles) and ("val" in roles or "train" in roles):
             roles = self.passed(roles)
             if self.trace.leaves:
@@ -1334,13 +1348,13 @@ class Interpreter(Walk):
             name = "forward" if target.is_module else "__call__"
             method = target.kind.lookup(name)
             if isinstance(method, Function):
-                bound = _copy_function(method)
+                bound = copy_function(method)
                 bound.receiver = target
                 if not target.is_module:
                     return self.enter(bound, arguments, keywords, node)
                 return self.network(bound, arguments, keywords, node)
         self.observe(target, roles_of(values), node)
-        roles = _through_call(roles_of(values) | {f"param:{target.serial}"}) - {"prev"}
+        roles = through_call(roles_of(values) | {f"param:{target.serial}"}) - {"prev"}
         if target.is_module or target.kind.name.startswith("torch."):
             roles = self.passed(roles)
         return Value(roles=roles)
@@ -1377,7 +1391,7 @@ class Interpreter(Walk):
             roles |= self.follow(function, arguments, keywords, node, given) - OF_THE_PASS
         # A pass that is given two token tensors gets the targets too: what it yields is a loss on them.
         realised = sum(1 for v in values if "val" in v.roles and not isinstance(v, Object)) > 1
-        made = self.passed(_through_call(roles)) | ({"realised"} if realised else EMPTY)
+        made = self.passed(through_call(roles)) | ({"realised"} if realised else EMPTY)
         return Value(roles=made, settings=settings_of(values))
 
     def passed(self, roles: frozenset[str]) -> frozenset[str]:
@@ -1404,7 +1418,7 @@ class Interpreter(Walk):
         if not owners:
             return
         if isinstance(value, Function) and value.receiver is None:
-            made = _copy_function(value)
+            made = copy_function(value)
             made.roles |= {"replaced"}
             self.hooks[self.next_serial()] = (made, owners)
         else:
@@ -1536,7 +1550,7 @@ class Interpreter(Walk):
             if isinstance(receiver, Object):
                 roles |= deep_roles(receiver, 2)
             closure = index.free_roles(definition, function.scope)
-            return Value(roles=_through_call(roles | closure), settings=settings_of(values))
+            return Value(roles=through_call(roles | closure), settings=settings_of(values))
         self.metric(node, values)
         scope = self.new_scope(function.scope, self.next_serial())
         self.bind_arguments(function, arguments, keywords, scope)
@@ -1618,7 +1632,7 @@ class Interpreter(Walk):
             return made
         init = cls.lookup("__init__")
         if isinstance(init, Function):
-            bound = _copy_function(init)
+            bound = copy_function(init)
             bound.receiver = made
             self.enter(bound, arguments, keywords, node, force=True)
         else:
@@ -1648,7 +1662,7 @@ class Interpreter(Walk):
                 made.attributes[name] = self.logged(name, default)
         after = cls.lookup("__post_init__")
         if isinstance(after, Function):
-            bound = _copy_function(after)
+            bound = copy_function(after)
             bound.receiver = made
             self.enter(bound, [], {}, node, force=True)
 
@@ -1719,7 +1733,7 @@ class Interpreter(Walk):
                     return self.apply(holder, arguments, keywords, node)
             if own is not None and name == "step" and isinstance(own, Function):
                 before = len(self.trace.events)
-                bound = _copy_function(own)
+                bound = copy_function(own)
                 bound.receiver = holder
                 result = self.enter(bound, arguments, keywords, node, force=True)
                 stepped = any(e.kind is Kind.STEP for e in self.trace.events[before:])
@@ -1751,14 +1765,14 @@ class Interpreter(Walk):
             flag = long.lstrip("-")
             launched = None if self.configuration is None else self.configuration.flag(flag)
             value: Value
-            if launched == HOLE and not (_text(default) and "/" in str(_text(default))):
+            if launched == HOLE and not (text_of(default) and "/" in str(text_of(default))):
                 value = Value(roles=frozenset({"unset"}))
             elif launched is None:
                 value = default
             elif launched == "" and kind in ("store_true", "store_false"):
                 value = Const(value=kind == "store_true")
             else:
-                value = Const(value=launched if isinstance(_text(default), str) else _literal(launched))
+                value = Const(value=launched if isinstance(text_of(default), str) else _literal(launched))
             made = Value(roles=value.roles, text=value.text) if not isinstance(value, Const) else value
             if isinstance(made, Const):
                 made = Const(value=made.value, roles=made.roles)
@@ -1814,7 +1828,7 @@ class Interpreter(Walk):
                 return Seq(items=list(holder.items), roles=holder.roles, settings=holder.settings)
             if name == "sort":
                 if "key" in keywords or "reverse" in keywords:
-                    marked = _moved(holder, self.reorder(node, holder, "sorted"))
+                    marked = changing(holder, self.reorder(node, holder, "sorted"))
                     if isinstance(marked, Seq):
                         holder.items, holder.roles = marked.items, marked.roles
                 return Const(value=None)
@@ -1873,7 +1887,7 @@ class Interpreter(Walk):
             if name == "roll" and "nn" in holder.roles:
                 moved = arguments[0] if arguments else keywords.get("shifts")
                 dims = arguments[1] if len(arguments) > 1 else keywords.get("dims")
-                return Value(roles=roles | _rolled(moved, dims))
+                return Value(roles=roles | rolled(moved, dims))
             if name == "lerp" and arguments and "prev" in arguments[0].roles:
                 return Value(roles=self.smear(node, Value(roles=given), holder, roles))
             if name in ("masked_fill", "masked_fill_", "where") and "boundary" in given:
@@ -1889,7 +1903,7 @@ class Interpreter(Walk):
             self.pending = EMPTY
             return Value()
         if name in LENGTH_METHODS:
-            return _length(holder)
+            return length_of(holder)
         if name in ("parameters", "named_parameters", "state_dict", "modules", "named_modules"):
             return Value(roles=holder.roles)
         if name == "load_state_dict":
@@ -1898,12 +1912,12 @@ class Interpreter(Walk):
         if name == "requires_grad_":
             given_flag = arguments[0] if arguments else keywords.get("requires_grad")
             off = isinstance(given_flag, Const) and not given_flag.value
-            if not off and "val" in holder.roles and (_is_copy(node) or not _owned(holder.roles)):
+            if not off and "val" in holder.roles and (_is_copy(node) or not is_owned(holder.roles)):
                 # Computed from tokens, by a network perhaps: a tensor of its own, none of the network's weights.
                 own = frozenset(r for r in holder.roles if not r.startswith("param:"))
                 holder.roles = own | self.leaf(node, None, holder)
                 return holder
-            if not off and not _owned(holder.roles):
+            if not off and not is_owned(holder.roles):
                 holder.roles |= self.leaf(node, None, holder)
             return holder
         if name == "shuffle" and arguments:
@@ -1914,11 +1928,11 @@ class Interpreter(Walk):
         if name == "argsort" or (name == "sort" and keywords):
             marks = self.reorder(node, holder, "sorted")
             holder.roles |= marks if name == "sort" else EMPTY
-            return Value(roles=_placed(holder.roles, name) | marks)
+            return Value(roles=roles_of_places(holder.roles, name) | marks)
         if name.endswith("_") and not name.startswith("_"):
             owned = any(r.startswith(("param:", "leaf:")) for r in holder.roles)
             if name in ("zero_", "fill_"):
-                self.trace.resets.extend((self.steps, n, tuple(self.guards)) for n in _leaves(holder.roles))
+                self.trace.resets.extend((self.steps, n, tuple(self.guards)) for n in leaves_of(holder.roles))
             if owned and "grad" in given and name in ("add_", "sub_", "addcdiv_", "copy_", "addcmul_", "lerp_"):
                 self.step_event(node, holder, given)
                 return holder
@@ -1993,16 +2007,16 @@ class Interpreter(Walk):
             return Value(roles=roles | {f"read:{holder.text}"})
         if name in ("read_text", "read_bytes", "open", "glob", "rglob", "iterdir"):
             found = roles | self.path_roles([holder, *values])
-            return Value(roles=_through_call(self.from_file(found) if name[0] in "ro" else found))
+            return Value(roles=through_call(self.from_file(found) if name[0] in "ro" else found))
         if name in ("joinpath", "with_name", "resolve", "absolute", "expanduser", "with_suffix") and holder.text:
-            known = _text(arguments[0]) if arguments else None
+            known = text_of(arguments[0]) if arguments else None
             return Value(text=f"{holder.text}/{known}" if known else holder.text, roles=roles)
         if name in ("format", "join"):
             return Value(roles=roles, settings=settings_of(values))
         self.metric(node, values)
         if name in PLACING:
-            roles = _placed(roles, name)
-        made = Value(roles=_through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
+            roles = roles_of_places(roles, name)
+        made = Value(roles=through_call(roles), settings=holder.settings | settings_of(values), born=holder.born)
         if name == "gather" and "nn" in holder.roles and "val" in given:
             made.roles |= {"realised"}
         if name in SMALLER or name in LARGER:
@@ -2087,7 +2101,7 @@ class Interpreter(Walk):
         other = parts[0] if self.is_realised(operands[1]) else parts[1]
         if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
             # Only a pick if the result replaces the other one: the best so far.
-            made.roles |= self.picked(node, name, f"with {_base(other)}")
+            made.roles |= self.picked(node, name, f"with {base_name(other)}")
 
     def picked(self, node: ast.AST, name: str, detail: str) -> frozenset[str]:
         event = self.emit(Kind.PICK, node, text=name, detail=detail)
@@ -2102,7 +2116,7 @@ class Interpreter(Walk):
         """``best = minimum(best, loss)``: what was compared with is replaced, so the best of several is kept."""
         seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")}
         for event in self.trace.events if seqs else ():
-            if event.seq in seqs and event.detail == f"with {_base(target)}":
+            if event.seq in seqs and event.detail == f"with {base_name(target)}":
                 event.detail = "best so far"
 
     def backward(self, roles: frozenset[str]) -> None:
@@ -2211,7 +2225,7 @@ class Interpreter(Walk):
                 text=name,
                 value=arguments[0] if arguments else (keywords.get("args") or keywords.get("name")),
                 settings=settings_of(values),
-                detail=",".join(k for k, v in keywords.items() if k == "check" and _true(v)),
+                detail=",".join(k for k, v in keywords.items() if k == "check" and is_true(v)),
             )
             return Value(roles=frozenset({"program"}))
         if family == "identity":
@@ -2246,10 +2260,10 @@ class Interpreter(Walk):
             if seen is not None:
                 return seen
         if name in FETCHES or name.endswith(".from_pretrained"):
-            texts = [t for v in values if (t := _text(v)) is not None]
+            texts = [t for v in values if (t := text_of(v)) is not None]
             self.emit(Kind.NETWORK, node, text=name, detail=" ".join(texts).replace(HOLE, "?")[:200])
         if leaf == "load_dataset" and leaf != name:
-            texts = [t for v in values if (t := _text(v)) is not None]
+            texts = [t for v in values if (t := text_of(v)) is not None]
             event = self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
             return Value(roles=frozenset({"foreign", f"data:{event.seq}"}))
         if name in RANDOM_INDEX:
@@ -2267,7 +2281,7 @@ class Interpreter(Walk):
             if not (isinstance(flag, Const) and not flag.value):
                 shape = _shape(arguments, keywords) if not leaf.endswith(("_like", "tensor")) else None
                 role = self.leaf(node, shape, None)
-                made_leaf = self.trace.leaves[max(_leaves(role))]
+                made_leaf = self.trace.leaves[max(leaves_of(role))]
                 made_leaf.named = bool(shape) and shape is not None and shape[0] is None
                 return Value(born=self.frames[-1].id if self.frames else 0, roles=role)
         if leaf == "arange" and name.startswith(("torch", "numpy")):
@@ -2296,10 +2310,10 @@ class Interpreter(Walk):
             roles |= {"nn"} if roles & {"val", "train"} else EMPTY
             roles |= {"realised"} if leaf != "log_softmax" and "val" in roles else EMPTY
         if leaf in PLACING:
-            roles = _placed(roles, leaf)
+            roles = roles_of_places(roles, leaf)
         if leaf == "decompress" and "val" in roles and "nn" not in roles:
             roles |= {"file"}  # validation tokens that were packed, as good as read from a file
-        result = Value(roles=_through_call(roles) | counts, settings=settings_of(values), text=None)
+        result = Value(roles=through_call(roles) | counts, settings=settings_of(values), text=None)
         if leaf in ("argsort", "lexsort") and arguments:
             result.roles |= self.reorder(node, arguments[0], "sorted")
         if leaf == "gather" and len(values) > 1 and "val" in values[-1].roles and "nn" in values[0].roles:
@@ -2324,17 +2338,17 @@ class Interpreter(Walk):
             self.emit(Kind.ATTENTION, node, roles=roles, text=name, detail=separate)
             if leaf in ATTENTIONS and _is_open(arguments, keywords):
                 self.emit(Kind.LOOKAHEAD, node, roles=roles, text=name, detail="attention")
-            return Value(roles=_through_call(roles) | {"nn"})
+            return Value(roles=through_call(roles) | {"nn"})
         if leaf == "roll" and arguments and "nn" in arguments[0].roles:
             moved = arguments[1] if len(arguments) > 1 else keywords.get("shifts")
             dims = arguments[2] if len(arguments) > 2 else keywords.get("dims")
-            return Value(roles=_through_call(roles) | _rolled(moved, dims))
+            return Value(roles=through_call(roles) | rolled(moved, dims))
         if leaf == "pad" and arguments and "nn" in arguments[0].roles:
             amounts = arguments[1] if len(arguments) > 1 else keywords.get("pad")
             if isinstance(amounts, Seq):
                 known = [i.value for i in amounts.items if isinstance(i, Const)]
                 if -1 in known and 1 in known:
-                    return Value(roles=_through_call(roles) | {"prev"})
+                    return Value(roles=through_call(roles) | {"prev"})
         if leaf == "lerp" and len(arguments) > 1 and "prev" in arguments[1].roles:
             return Value(
                 roles=self.smear(
@@ -2380,11 +2394,11 @@ class Interpreter(Walk):
         if isinstance(left, Const) and isinstance(right, Const):
             known = _arithmetic(op, left.value, right.value)
             if known is not None:
-                return Const(value=known, settings=settings, roles=_places(left.roles | right.roles))
-        if op is ast.Div and not isinstance(left, Const) and isinstance(_text(right), str):
+                return Const(value=known, settings=settings, roles=places_of(left.roles | right.roles))
+        if op is ast.Div and not isinstance(left, Const) and isinstance(text_of(right), str):
             left = left if left.text is not None else Value(text=HOLE, roles=left.roles)  # a path and a name
         if op is ast.Div or op is ast.Add or op is ast.Mod:
-            texts = [_text(v) for v in (left, right)]
+            texts = [text_of(v) for v in (left, right)]
             if texts[0] is not None and (texts[1] is not None or op is ast.Mod):
                 if op is ast.Mod:
                     merged = re.sub(r"%[-+ #0-9.]*[a-zA-Z]", HOLE, texts[0])
@@ -2411,7 +2425,7 @@ class Interpreter(Walk):
         if self.trace.leaves and (op is ast.Add or op is ast.MatMult or op is ast.Sub):
             self.combine(op, left, right)
         if op is ast.Sub and isinstance(left, Const) and left.value == 1:
-            roles = _inverted(roles)
+            roles = complement(roles)
         if "val.len" in roles:
             if "iter" in roles or "val" in roles:
                 roles -= {"val.len"}
@@ -2443,7 +2457,7 @@ class Interpreter(Walk):
             return
         for one, other in ((left, right), (right, left)):
             if "nn" in other.roles and "nn" not in one.roles:
-                for number in _leaves(one.roles) - _leaves(other.roles):
+                for number in leaves_of(one.roles) - leaves_of(other.roles):
                     self.trace.leaves[number].added = True
 
     def mix(
@@ -2491,7 +2505,7 @@ class Interpreter(Walk):
         if isinstance(value, Const) and isinstance(value.value, (int, float)) and isinstance(node.op, ast.USub):
             return Const(value=-value.value, settings=value.settings)
         if isinstance(node.op, ast.Invert):
-            return Value(roles=_inverted(value.roles), settings=value.settings)
+            return Value(roles=complement(value.roles), settings=value.settings)
         minus = isinstance(node.op, ast.USub) and value.sample is not None
         return Value(roles=value.roles, settings=value.settings, sample=-(value.sample or 0.0) if minus else None)
 
@@ -2559,7 +2573,7 @@ class Interpreter(Walk):
             elif any(sides):
                 other = node.comparators[0] if sides[0] else node.left
                 if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
-                    roles |= self.picked(node, "comparison", f"with {_base(other)}")
+                    roles |= self.picked(node, "comparison", f"with {base_name(other)}")
         typical: float | None = None
         if len(values) == 2 and (numbers := [n for v in values if (n := number_of(v)) is not None])[1:]:
             operation = COMPARE.get(type(node.ops[0]))
@@ -2571,13 +2585,13 @@ class Interpreter(Walk):
     @staticmethod
     def rounds(node: ast.Compare, values: list[Value]) -> frozenset[str]:
         """Which rounds of a loop a comparison of its counter selects, as ``round:LOOP:OPERATOR:NUMBER``."""
-        if len(values) != 2 or not (_places(values[0].roles) or _places(values[1].roles)):
+        if len(values) != 2 or not (places_of(values[0].roles) or places_of(values[1].roles)):
             return EMPTY
         name = type(node.ops[0]).__name__
-        if not _places(values[0].roles):
+        if not places_of(values[0].roles):
             values = values[::-1]
             name = MIRRORED.get(name, name)
-        loop = max(int(r[3:]) for r in _places(values[0].roles))
+        loop = max(int(r[3:]) for r in places_of(values[0].roles))
         other = values[1]
         number = other.value if isinstance(other, Const) and isinstance(other.value, int) else "?"
         return frozenset({f"round:{loop}:{name}:{number}"})
@@ -2727,7 +2741,7 @@ class Interpreter(Walk):
             if isinstance(part, ast.FormattedValue):
                 value = self.eval(part.value, scope)
                 values.append(value)
-                if isinstance(value, Const) and part.format_spec is None and _is_small(value.value):
+                if isinstance(value, Const) and part.format_spec is None and is_small(value.value):
                     pieces.append(str(value.value))
                 elif value.text is not None:
                     pieces.append(value.text)
@@ -2792,7 +2806,7 @@ def _x_number(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
 
 
 def _x_join_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    pieces = [_text(v) for v in a]
+    pieces = [text_of(v) for v in a]
     settings, roles = settings_of(a), roles_of(a)
     if pieces and all(isinstance(v, Const) for v in a):
         return Const(value="/".join(str(p) for p in pieces), settings=settings, roles=roles)
@@ -2801,7 +2815,7 @@ def _x_join_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value
 
 def _x_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     if len(a) == 1:
-        return Value(text=_text(a[0]), roles=a[0].roles, settings=a[0].settings)
+        return Value(text=text_of(a[0]), roles=a[0].roles, settings=a[0].settings)
     return _x_join_path(i, f, a, k, n)
 
 
@@ -2809,7 +2823,7 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
     settings = settings_of(a)
     if a and all(isinstance(v, Const) and isinstance(v.value, (int, float)) for v in a):
         numbers = [v.value for v in a if isinstance(v, Const)]
-        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings, roles=_places(roles_of(a)))
+        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings, roles=places_of(roles_of(a)))
     roles = roles_of(a)
     if f.name == "min" and "val.len" in roles and "iter" not in roles:
         for value in a:
@@ -2829,7 +2843,7 @@ def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
 def _x_len(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     if a and isinstance(a[0], Const) and isinstance(a[0].value, (str, bytes)):
         return Const(value=len(a[0].value), settings=a[0].settings)
-    return _length(a[0]) if a else Value()
+    return length_of(a[0]) if a else Value()
 
 
 def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -2851,7 +2865,7 @@ def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
         if isinstance(stop.value, int) and isinstance(start.value, int) and isinstance(step, int) and step:
             known.add(f"rounds:{len(range(start.value, stop.value, step))}")
         return Value(
-            roles=_places(roles_of(bounds)) | known | origin, settings=settings, sample=_middle(start, stop, a[2:])
+            roles=places_of(roles_of(bounds)) | known | origin, settings=settings, sample=_middle(start, stop, a[2:])
         )
     roles = roles_of(bounds)
     if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
@@ -2949,7 +2963,7 @@ def _x_parameter(i: Interpreter, f: External, a: list[Value], k: dict[str, Value
     function = i.frames[-1].definition if i.frames else None
     inside = isinstance(function, ast.FunctionDef) and function.name in ("__init__", "forward", "__setattr__")
     flag = k.get("requires_grad")
-    if inside or (isinstance(flag, Const) and not flag.value) or type(data) is not Value or _owned(data.roles):
+    if inside or (isinstance(flag, Const) and not flag.value) or type(data) is not Value or is_owned(data.roles):
         return data
     return Value(roles=data.roles | i.leaf(n, None, data), settings=data.settings, born=data.born)
 
@@ -2966,7 +2980,7 @@ def _x_deepcopy(i: Interpreter, f: External, a: list[Value], k: dict[str, Value]
 
 def _x_partial(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     if a and isinstance(a[0], Function):
-        made = _copy_function(a[0])
+        made = copy_function(a[0])
         made.bound = (*made.bound, *a[1:])
         made.bound_keywords = {**made.bound_keywords, **k}
         return made
@@ -2978,7 +2992,7 @@ def _x_super(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n
 
 
 def _x_open(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    text = _text(a[0]) if a else None
+    text = text_of(a[0]) if a else None
     name = {f"read:{text}"} if text and text.endswith(".py") else EMPTY
     return Value(roles=i.from_file(roles_of(a) | i.path_roles(a)) | name)
 
@@ -2988,12 +3002,12 @@ def _x_parser(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], 
 
 
 def _x_which(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Value(text=_text(a[0]) if a else None, roles=frozenset({"program", "maybe-none"}))
+    return Value(text=text_of(a[0]) if a else None, roles=frozenset({"program", "maybe-none"}))
 
 
 def _x_delegate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     """Handing over to another file: followed when the submission holds it, noted when it does not."""
-    texts = [t for v in [*a, *k.values()] if (t := _text(v)) is not None]
+    texts = [t for v in [*a, *k.values()] if (t := text_of(v)) is not None]
     files = [r.removeprefix("read:") for v in a for r in v.roles if r.startswith("read:")]
     files += [t for t in texts if t.endswith(".py")]
     modules = [name.rsplit("/", 1)[-1].removesuffix(".py") for name in files]
@@ -3008,7 +3022,7 @@ def _x_delegate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value]
     elif files or f.name == "runpy.run_module":
         i.emit(Kind.DELEGATE, n, text=(files or texts or ["another file"])[0].rsplit("/", 1)[-1])
     elif f.name in ("importlib.import_module", "__import__") and texts:
-        return External(name=_canonical(texts[0]))
+        return External(name=canonical(texts[0]))
     return Value(roles=roles_of(a))
 
 
@@ -3023,7 +3037,7 @@ def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n:
 def _x_sorted(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
     made = _x_list(i, f, a, k, n)
     # Without a key, places in the text are sorted by themselves: the order in which they are stored.
-    return _moved(made, i.reorder(n, made, "sorted")) if "key" in k or "reverse" in k else made
+    return changing(made, i.reorder(n, made, "sorted")) if "key" in k or "reverse" in k else made
 
 
 def _x_shuffle(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
@@ -3087,11 +3101,6 @@ EXPRESSIONS: dict[type[ast.expr], Any] = {
 }  # fmt: skip
 
 
-def _is_small(value: Any) -> bool:
-    """Whether a constant can be printed and compared without surprise."""
-    return isinstance(value, str) or (isinstance(value, (int, float)) and abs(value) < 10**18)
-
-
 def _known_slice(*bounds: Value | None) -> slice | None:
     """The slice with these bounds, if all of them are known integers (or absent) and the step is not 0."""
     values: list[int | None] = []
@@ -3142,36 +3151,6 @@ def _merge(target: dict[str, Value], other: dict[str, Value], typical: dict[str,
             joined.sample = number_of(typical[name])
 
 
-@lru_cache(maxsize=4096)
-def _canonical(name: str) -> str:
-    """One spelling for the modules that go by several names."""
-    for short, full in (("np.", "numpy."), ("torch.nn.Parameter", "torch.nn.parameter.Parameter")):
-        if name.startswith(short):
-            return full + name[len(short) :]
-    if name == "nn" or name.startswith("nn."):
-        return "torch." + name
-    return name
-
-
-def _copy_function(function: Function) -> Function:
-    return Function(
-        roles=function.roles,
-        node=function.node,
-        scope=function.scope,
-        program=function.program,
-        qualname=function.qualname,
-        receiver=function.receiver,
-        owner=function.owner,
-        bound=function.bound,
-        bound_keywords=function.bound_keywords,
-    )
-
-
-def _leaves(roles: frozenset[str]) -> frozenset[int]:
-    """The numbers of the leaves that a value with these roles depends on."""
-    return frozenset(int(r[5:]) for r in roles if r.startswith("leaf:"))
-
-
 def _bare(node: ast.AST) -> str | None:
     """The variable of ``bias``, ``bias[None, None, :]`` or ``bias.view(1, -1)``."""
     while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
@@ -3189,11 +3168,6 @@ def _batch_size(part: ast.Slice) -> ast.expr | None:
     return None
 
 
-def _owned(roles: frozenset[str]) -> bool:
-    """Whether these are the roles of a network's own parameter."""
-    return "nn" not in roles and any(r.startswith("param:") for r in roles)
-
-
 def _is_copy(call: ast.AST) -> bool:
     """Whether a method is called on ``x.detach().clone()``, in either order."""
     names = set()
@@ -3203,15 +3177,6 @@ def _is_copy(call: ast.AST) -> bool:
             names.add(part.attr)
         part = part.value if isinstance(part, ast.Attribute) else part.func
     return {"detach", "clone"} <= names
-
-
-def _inverted(roles: frozenset[str]) -> frozenset[str]:
-    """The roles of a mask's complement."""
-    if not any(r.startswith(("span:", "out:")) for r in roles):
-        return roles
-    return frozenset(
-        f"out:{r[5:]}" if r.startswith("span:") else f"span:{r[4:]}" if r.startswith("out:") else r for r in roles
-    )
 
 
 def _shape(arguments: list[Value], keywords: dict[str, Value]) -> tuple[float | None, ...] | None:
@@ -3243,17 +3208,6 @@ def _parameter_names(function: Function) -> list[str]:
     return names[1:] if function.receiver is not None else names
 
 
-def _length(value: Value) -> Value:
-    """The length of ``value``: of validation data it keeps only that it is such a length."""
-    roles = frozenset(r for r in value.roles if r.startswith(("cut:", "per:", "at:")))
-    if value.roles & {"whole", "val.len"}:
-        roles |= {"val.len"}
-    if "iter" in value.roles:
-        roles |= {"iter"}
-    whole = "whole" in value.roles and value.sample is None
-    return Value(roles=roles, settings=value.settings, sample=TYPICAL_VAL_TOKENS if whole else None)
-
-
 def _of_split(value: Value, key: Value) -> Value:
     """What a cache by path holds under the path of one split was not read from the other."""
     for own, other in (("train", "val"), ("val", "train")):
@@ -3270,14 +3224,6 @@ def _is_open(arguments: list[Value], keywords: dict[str, Value]) -> bool:
         return False
     causal = given.get("is_causal", given.get("causal"))
     return causal is None or (isinstance(causal, Const) and causal.value in (False, None, 0))
-
-
-def _rolled(amount: Value | None, dims: Value | None) -> frozenset[str]:
-    """The role of values that ``roll`` moved along the sequence: to later positions (``prev``) or earlier ones."""
-    if isinstance(amount, Const) and isinstance(amount.value, int) and amount.value < 0:
-        along = isinstance(dims, Const) and dims.value in (1, -2)
-        return frozenset({"next"}) if along else EMPTY
-    return frozenset({"prev"})
 
 
 def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | None:
@@ -3324,48 +3270,12 @@ def _alike(values: Iterable[Value]) -> list[Any]:
     ]
 
 
-@lru_cache(maxsize=4096)
-def _placed(roles: frozenset[str], name: str) -> frozenset[str]:
-    """The roles of places: neither counted tokens nor, unlike a running sum, losses (``argsort(losses)``)."""
-    if "realised" in roles and name != "cumsum":
-        roles -= {"realised", "nn"}
-    return frozenset(r for r in roles if not r.startswith("counted:"))
-
-
-def _through_call(roles: frozenset[str]) -> frozenset[str]:
-    """Roles that survive a call that is not entered: data does, positions in a loop do not."""
-    return frozenset(r for r in roles if r != "iter" and not r.startswith("optstate:"))
-
-
-def _text(value: Value) -> str | None:
-    if isinstance(value, Const):
-        return value.value if isinstance(value.value, str) else None
-    return value.text
-
-
 def _opposite(role: str) -> str:
     """The role of a negated comparison: other rounds of the loop are selected."""
     if not role.startswith("round:"):
         return role
     loop, operator_, number = role[6:].split(":")
     return f"round:{loop}:{OPPOSITE.get(operator_, operator_)}:{number}"
-
-
-def _places(roles: frozenset[str], kinds: tuple[str, ...] = ("at:",)) -> frozenset[str]:
-    """The loops whose round a value with these roles depends on."""
-    return frozenset(r for r in roles if r.startswith(kinds)) if roles else EMPTY
-
-
-def _moved(value: Value, places: frozenset[str]) -> Value:
-    """``value``, marked as being another one in every round of these loops. What is kept in place stays itself."""
-    if value.roles & {"nn", "grad"} or any(r.startswith(("param:", "score:", "state:")) for r in value.roles):
-        return value
-    if isinstance(value, Seq):
-        items = [_moved(item, places) for item in value.items]
-        return Seq(items=items, roles=value.roles | places, settings=value.settings, born=value.born)
-    if type(value) is Value:
-        return replace(value, roles=value.roles | places)
-    return value
 
 
 def _retracted(
@@ -3389,17 +3299,6 @@ def _retracted(
         if gone and gone <= sum_ and change - sum_ - gone:
             return roles | {"superseded"}
     return roles
-
-
-def _base(node: ast.AST) -> str:
-    """The name of the variable or attribute that an expression takes items of."""
-    while isinstance(node, ast.Subscript):
-        node = node.value
-    return ast.unparse(node)
-
-
-def _true(value: Value) -> bool:
-    return isinstance(value, Const) and value.value is True
 
 
 @lru_cache(maxsize=4096)
