@@ -29,7 +29,7 @@ from auditor.index.flow import (
     is_module,
     leaf_name,
 )
-from auditor.index.interpreter import DATA_HINT, TRAIN_PATH, VAL_PATH
+from auditor.index.interpreter.inputs import DATA_HINT, TRAIN_PATH, VAL_PATH
 from auditor.index.program_index import COUNTS_UP, ProgramIndex
 from auditor.index.trace import Event, Trace
 from auditor.unpack.walk import walk

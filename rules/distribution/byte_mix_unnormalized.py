@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from auditor.index.byte_mixtures import ByteMixture
-from auditor.index.interpreter import RANK_NAMES
+from auditor.index.interpreter.inputs import RANK_NAMES
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading
 from auditor.verdict import Confidence, Effect, Evidence, Status
