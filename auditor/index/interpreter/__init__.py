@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from auditor.index.interpreter.inputs import RANK_NAMES, TORCHRUN, Inputs
+from auditor.index.interpreter.leaves import Leaves
 from auditor.index.interpreter.roles import (
     PLACING,
     base_name,
@@ -38,6 +39,7 @@ from auditor.index.interpreter.roles import (
     text_of,
     through_call,
 )
+from auditor.index.interpreter.scores import LARGER, SMALLER
 from auditor.index.interpreter.state import (
     BREAK,
     MAX_DEPTH,
@@ -52,7 +54,7 @@ from auditor.index.interpreter.state import (
     Scope,
 )
 from auditor.index.program_index import ATTENTIONS, HOOKS, ProgramIndex, is_all_but_last
-from auditor.index.trace import CallFrame, Guard, Kind, Leaf, Loop, Resume, SkippedBranch, Span, Trace
+from auditor.index.trace import CallFrame, Guard, Kind, Loop, Resume, SkippedBranch, Span, Trace
 from auditor.index.values import (
     EMPTY,
     HOLE,
@@ -126,8 +128,6 @@ RANDOM_INDEX = {
     "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
     "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
 }  # fmt: skip
-SMALLER = frozenset({"minimum", "fmin", "min", "amin", "nanmin", "argmin"})
-LARGER = frozenset({"maximum", "fmax", "max"})
 RESETTING = frozenset({"copy_", "zero_", "fill_", "normal_", "uniform_", "set_"})
 FACTORIES = frozenset(
     {
@@ -148,7 +148,7 @@ def _is_shift(index: ast.expr) -> bool:
     return any(is_all_but_last(p) for p in (parts[1:] if len(parts) > 1 else parts))
 
 
-class Interpreter(Inputs):
+class Interpreter(Inputs, Leaves):
     """One walk from the entry point. Afterwards :meth:`visit` tells what a branch that was left out would have done.
 
     ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
@@ -278,72 +278,6 @@ class Interpreter(Inputs):
         if len(node.targets) == 1 and (node.value.__class__ is ast.BinOp or "nn" in value.roles):
             self.note_rebinding(node, node.targets[0], node.value, value, scope)
 
-    def note_update(self, node: ast.Assign, value: Value, scope: Scope) -> None:
-        """``delta = delta - rate * gradient`` steps a tensor like an optimiser does."""
-        target = node.targets[0]
-        found = scope.find(target.id) if isinstance(target, ast.Name) else None
-        if found is None or not isinstance(target, ast.Name) or found[0].roles & {"nn", "grad"}:
-            return
-        if "grad" in value.roles and leaves_of(found[0].roles):
-            if any(isinstance(n, ast.Name) and n.id == target.id for n in walk(node.value)):
-                self.step_event(node, found[0], value.roles)
-                value.roles = found[0].roles  # the gradient's tokens are not what the tensor is made of
-        elif self.is_score(value.roles) and self.descends(target.id, node.value):
-            self.descent(node, value)
-
-    def note_rebinding(self, node: ast.stmt, target: ast.expr, source: ast.expr, value: Value, scope: Scope) -> None:
-        """``total = total + loss`` and ``buffer[i] = loss`` accumulate a score like ``total += loss``."""
-        if (
-            isinstance(target, ast.Subscript)
-            and isinstance(source, ast.BinOp)
-            and isinstance(source.op, ast.Add)
-            and any(base_name(n) == base_name(target) for n in walk(source) if isinstance(n, (ast.Name, ast.Attribute)))
-        ):
-            key = self.eval(target.slice, scope)
-            self.count(node, self.eval(target.value, scope), key.roles, value.roles)
-        if not self.is_score(value.roles):
-            return
-        if isinstance(target, ast.Subscript):
-            holder = self.eval(target.value, scope)
-            self.score(node, value, holder, scope)
-        elif (
-            isinstance(target, ast.Name)
-            and isinstance(source, ast.BinOp)
-            and any(isinstance(n, ast.Name) and n.id == target.id for n in walk(source))
-        ):
-            self.score(node, value, value, scope)
-
-    def descends(self, name: str, source: ast.expr) -> bool:
-        """Whether ``bias = bias - rate * gradient`` follows a gradient by hand: what it changes is no sum that is
-        kept, for the same round adds it to something else.
-        """
-        inner = self.loops[-1].node if self.loops else None
-        if inner is None or not any(
-            isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub) and _bare(part.left) == name
-            for part in walk(source)
-        ):
-            return False
-        own = {id(part) for part in walk(source)}
-        return any(
-            isinstance(part, ast.BinOp)
-            and isinstance(part.op, ast.Add)
-            and id(part) not in own
-            and (_bare(part.left) == name) != (_bare(part.right) == name)
-            for statement in getattr(inner, "body", ())
-            for part in walk(statement)
-        )
-
-    def descent(self, node: ast.stmt, value: Value) -> None:
-        """A step written without an optimiser or automatic differentiation."""
-        outer = self.loops
-        self.loops = outer[:-1]  # made before the loop that steps
-        role = self.leaf(node, None, None)
-        self.loops = outer
-        made = self.trace.leaves[max(leaves_of(role))]
-        made.added = made.by_hand = True
-        self.step_event(node, Value(roles=role), value.roles)
-        value.roles = role  # the gradient's tokens are not what the tensor is made of
-
     def s_annassign(self, node: ast.AnnAssign, scope: Scope) -> None:
         if node.value is not None:
             self.bind(node.target, self.eval(node.value, scope), scope)
@@ -374,15 +308,6 @@ class Interpreter(Inputs):
             value.roles |= old.roles
             value.born = old.born
         self.bind(node.target, value, scope)
-
-    def owner_call(self, target: ast.expr, old: Value, scope: Scope) -> int:
-        if old.born:
-            return old.born
-        if isinstance(target, ast.Name):
-            found = scope.find(target.id)
-            if found is not None:
-                return found[1].call
-        return self.frames[-1].id
 
     def s_return(self, node: ast.Return, scope: Scope) -> str:
         value = self.eval(node.value, scope) if node.value is not None else Const(value=None)
@@ -485,19 +410,6 @@ class Interpreter(Inputs):
     def left_out_is_shown(self, node: ast.If, truth: bool) -> bool:
         left_out = node.orelse if truth else node.body
         return bool(left_out) and self.shown(left_out)
-
-    def replaces_best(self, node: ast.If, test: Value) -> dict[str, frozenset[str]]:
-        """``if loss < best: best = loss``: what the branch replaces, with the mark of the comparison."""
-        seqs = {int(r[5:]) for r in test.roles if r.startswith("pick:")}
-        found: dict[str, frozenset[str]] = {}
-        for event in self.trace.events if seqs else ():
-            if event.seq in seqs and event.detail.startswith("with "):
-                for statement in node.body:
-                    if isinstance(statement, ast.Assign) and event.detail[5:] in map(base_name, statement.targets):
-                        found[event.detail[5:]] = frozenset({f"pick:{event.seq}"})
-                        event.detail = "best so far"
-                        break
-        return found
 
     def early_exit(self, node: ast.If, test: Value, flows: list[str | None]) -> None:
         """A loop that may end early leaves the rest of its data unscored: remember the condition on the loop."""
@@ -603,16 +515,6 @@ class Interpreter(Inputs):
                     names.update(t.id for t in part.targets if isinstance(t, ast.Name))
             self.carried_by[id(node)] = frozenset(names)
         return self.carried_by[id(node)]
-
-    def note_carried(self, loop: Loop, body: Sequence[ast.stmt], before: dict[str, Value], scope: Scope) -> None:
-        """Names from before the loop that hold a leaf of this round at its end, and are read when the next starts."""
-        made = {n for n, leaf in self.trace.leaves.items() if any(outer.id == loop.id for outer in leaf.loops)}
-        for name, value in scope.names.items():
-            held = leaves_of(value.roles) & made
-            if not held or name not in before:
-                continue
-            if before[name] is value or _reads_first(body, name):
-                self.trace.carried.append((loop, name, held))
 
     def s_with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> str | None:
         quiet = 0
@@ -1134,14 +1036,6 @@ class Interpreter(Inputs):
         upper = number_of(bounds[1]) if bounds[1] is not None else math.inf
         return self.new_span(part, lower, upper, of_tokens, mask, "alone" in roles_of(bounds))
 
-    def reorder(self, node: ast.AST, value: Value, how: str) -> frozenset[str]:
-        """The role of validation documents or windows in another order than the stored one."""
-        roles = deep_roles(value, 3)
-        if not roles & {"val", "val.len"} or "nn" in roles or self.passes:
-            return EMPTY
-        event = self.emit(Kind.ORDER, node, roles=roles, detail=how, settings=value.settings)
-        return frozenset({f"order:{event.seq}"})
-
     def new_span(
         self,
         part: ast.AST,
@@ -1167,34 +1061,6 @@ class Interpreter(Inputs):
             alone,
         )
         return frozenset({f"span:{number}"})
-
-    def leaf(self, node: ast.AST, shape: tuple[float | None, ...] | None, origin: Value | None) -> frozenset[str]:
-        """Record a tensor that is made to be optimised; its role."""
-        number = self.next_serial()
-        self.trace.made_in[-number] = tuple(loop.id for loop in self.loops)
-        self.trace.leaves[number] = Leaf(
-            number=number,
-            node=node,
-            program=self.program,
-            frames=tuple(self.frames),
-            loops=tuple(self.loops),
-            time=self.steps,
-            shape=shape,
-            origin=origin.roles if origin is not None else EMPTY,
-        )
-        return frozenset({f"leaf:{number}"})
-
-    def note_leaf(self, values: Iterable[Value], *, factor: bool = False, projected: bool = False) -> None:
-        """What is done with leaves, or with activations that they were added to."""
-        for value in values:
-            for number in leaves_of(value.roles):
-                leaf = self.trace.leaves[number]
-                if "nn" in value.roles or leaf.added:
-                    leaf.projected = leaf.projected or projected
-                elif factor:
-                    leaf.factor = True
-                else:
-                    leaf.passed = True
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
@@ -1985,129 +1851,6 @@ class Interpreter(Inputs):
             return Const(value=str(separator.value).join(parts)[:MAX_TEXT], settings=source.settings)
         return Value(roles=source.roles, settings=source.settings, text=HOLE)
 
-    def count(self, node: ast.AST, table: Value | None, key: frozenset[str], change: frozenset[str]) -> frozenset[str]:
-        """Validation tokens are counted into a table: note it on the table, so that what is read from it tells."""
-        if "val" not in key or "nn" in key or "nn" in change:
-            return EMPTY
-        event = self.emit(Kind.COUNT, node, roles=key)
-        made = frozenset({f"counted:{event.seq}"})
-        for option in options_of(table) if table is not None else ():
-            self.mark_whole(option, made)
-        return made
-
-    def mark_whole(self, part: Value, marks: frozenset[str]) -> None:
-        """Put marks on a value and on the containers that it is an item of."""
-        part.roles |= marks
-        whole = part.of
-        for _ in range(8):
-            if whole is None:
-                return
-            whole.roles |= marks
-            whole = whole.of
-
-    def is_realised(self, value: Value) -> bool:
-        """Whether this is a loss or a probability of the tokens that did come, from a network, on validation tokens."""
-        return "realised" in value.roles and self.is_score(value.roles)
-
-    def pick(self, node: ast.AST, name: str, operands: Sequence[Value], made: Value) -> None:
-        """The smaller of two losses, or the larger of two probabilities: note it on the result ``made``."""
-        if len(operands) != 2 or not isinstance(node, ast.Call) or not any(self.is_realised(v) for v in operands):
-            return
-        parts = [
-            *([node.func.value] if len(node.args) == 1 and isinstance(node.func, ast.Attribute) else []),
-            *node.args,
-        ]
-        if len(parts) != 2:
-            return
-        if name in LARGER and self.sums_exponentials():
-            return
-        if all(self.is_realised(v) for v in operands):
-            made.roles |= self.picked(node, name, "both")
-            return
-        other = parts[0] if self.is_realised(operands[1]) else parts[1]
-        if isinstance(other, (ast.Name, ast.Subscript, ast.Attribute)):
-            # Only a pick if the result replaces the other one: the best so far.
-            made.roles |= self.picked(node, name, f"with {base_name(other)}")
-
-    def picked(self, node: ast.AST, name: str, detail: str) -> frozenset[str]:
-        event = self.emit(Kind.PICK, node, text=name, detail=detail)
-        return frozenset({f"pick:{event.seq}"})
-
-    def sums_exponentials(self) -> bool:
-        """Whether the current function adds probabilities by their logarithms, for which it needs their maximum."""
-        facts = self.index.functions.get(id(self.frames[-1].definition)) if self.frames else None
-        return facts is None or bool(facts.names & {"log1p", "logaddexp", "logsumexp", "exp"})
-
-    def keeps_best(self, target: ast.expr, value: Value) -> None:
-        """``best = minimum(best, loss)``: what was compared with is replaced, so the best of several is kept."""
-        seqs = {int(r[5:]) for r in value.roles if r.startswith("pick:")}
-        for event in self.trace.events if seqs else ():
-            if event.seq in seqs and event.detail == f"with {base_name(target)}":
-                event.detail = "best so far"
-
-    def backward(self, roles: frozenset[str]) -> None:
-        kept = frozenset(r for r in roles if not r.startswith(("score:", "cut:")))
-        self.pending = kept if self.stepped else self.pending | kept
-        self.stepped = False
-
-    def step_event(self, node: ast.AST, target: Value, roles: frozenset[str]) -> None:
-        owned = deep_roles(target, 2)
-        self.stepped = True
-        leaves = " ".join(sorted(r for r in owned if r.startswith("leaf:")))
-        self.emit(
-            Kind.STEP,
-            node,
-            roles=roles,
-            value=target,
-            text=" ".join(sorted(r for r in owned if r.startswith("param:"))),
-            detail=leaves,
-        )
-
-    def reset_event(self, node: ast.AST, target: Value, source: frozenset[str] = EMPTY) -> None:
-        """Parameters are overwritten with what does not come from a gradient, inside a loop."""
-        owned = sorted(r for r in deep_roles(target, 2) if r.startswith("param:") and "~" not in r)
-        if owned and self.loops and not self.passes:
-            # One of the parameters, or what a loop over all of them (or the network's own method) meets.
-            every = "iter" in target.roles
-            self.emit(Kind.RESET, node, text=" ".join(owned), roles=source, detail="all" if every else "one")
-
-    def is_score(self, roles: frozenset[str]) -> bool:
-        """Whether adding a value with these roles to something keeps a loss on what is evaluated."""
-        if "nn" not in roles or self.passes or not roles & {"val", "foreign"}:
-            return False
-        return not self.observed or not any(r.startswith("stat:") for r in roles)
-
-    def score(self, node: ast.AST, value: Value, holder: Value, scope: Scope | None, call: int = 0) -> None:
-        """A loss on validation tokens is kept: credit it to the call that created the accumulator."""
-        credited = call or holder.born or (scope.call if scope is not None else 0) or self.frames[-1].id
-        loop_roles = frozenset(r for loop in self.loops for r in loop.roles if r.startswith("cut:"))
-        self.emit(
-            Kind.SCORE,
-            node,
-            roles=value.roles | loop_roles,
-            frame=credited,
-            value=value,
-            text=_accumulator(node),
-        )
-        mark = frozenset({f"score:{self.seq}"}) | loop_roles
-        holder.roles |= mark
-        value.roles |= mark
-        for item in value.items if isinstance(value, Seq) else ():
-            if self.is_score(item.roles):
-                item.roles |= mark
-
-    def metric(self, node: ast.AST, values: Iterable[Value]) -> None:
-        """A text leaves the program here; with a loss or bits-per-byte in it, it is a metric."""
-        for value in values:
-            text = value.value if isinstance(value, Const) and isinstance(value.value, str) else value.text
-            if not text or len(text) < 6:
-                continue
-            lowered = text.lower()
-            if "bpb" in lowered or "val_loss" in lowered or "bits" in lowered or "bpc" in lowered:
-                self.emit(Kind.METRIC, node, roles=value.roles, text=text, settings=value.settings)
-            elif HOLE in text or " " in text or ":" in text:
-                self.emit(Kind.MESSAGE, node, text=text)
-
     def external(self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
         name = function.name
         values = [*arguments, *keywords.values()]
@@ -2326,16 +2069,6 @@ class Interpreter(Inputs):
         numbers = number_of(left), number_of(right)
         typical = None if numbers[0] is None or numbers[1] is None else _arithmetic(op, *numbers)
         return Value(roles=roles, settings=settings, born=left.born or right.born, sample=typical)
-
-    def combine(self, op: type[ast.operator], left: Value, right: Value) -> None:
-        """A leaf is added to an activation, or one of them is multiplied by a matrix."""
-        if op is ast.MatMult:
-            self.note_leaf((left, right), projected=True, factor=True)
-            return
-        for one, other in ((left, right), (right, left)):
-            if "nn" in other.roles and "nn" not in one.roles:
-                for number in leaves_of(one.roles) - leaves_of(other.roles):
-                    self.trace.leaves[number].added = True
 
     def mix(
         self, op: type[ast.operator], left: Value, right: Value, roles: frozenset[str], node: ast.AST
@@ -2991,17 +2724,6 @@ def _known_slice(*bounds: Value | None) -> slice | None:
     return slice(*values) if values[2] != 0 else None
 
 
-def _accumulator(node: ast.AST) -> str:
-    """The name of what a score is added to."""
-    if isinstance(node, ast.AugAssign):
-        return ast.unparse(node.target)
-    if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return ast.unparse(node.func.value)
-    return ""
-
-
 def _can_break(body: Sequence[ast.stmt]) -> bool:
     return any(isinstance(n, ast.Break) for s in body for n in walk(s))
 
@@ -3026,13 +2748,6 @@ def _merge(target: dict[str, Value], other: dict[str, Value], typical: dict[str,
         target[name] = joined = join(first, second)
         if typical is not None and type(joined) is Value and joined is not second and name in typical:
             joined.sample = number_of(typical[name])
-
-
-def _bare(node: ast.AST) -> str | None:
-    """The variable of ``bias``, ``bias[None, None, :]`` or ``bias.view(1, -1)``."""
-    while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
 
 
 def _batch_size(part: ast.Slice) -> ast.expr | None:
@@ -3062,21 +2777,6 @@ def _shape(arguments: list[Value], keywords: dict[str, Value]) -> tuple[float | 
     if given and isinstance(given[0], Seq):
         given = given[0].items
     return tuple(number_of(v) for v in given) if given else None
-
-
-def _reads_first(body: Sequence[ast.stmt], name: str) -> bool:
-    """Whether a loop's body reads a name before it assigns it."""
-    for statement in body:
-        uses = [n for n in walk(statement) if isinstance(n, ast.Name) and n.id == name]
-        if not uses:
-            continue
-        if any(isinstance(n.ctx, ast.Load) for n in uses):
-            if isinstance(statement, (ast.Assign, ast.AugAssign, ast.Expr, ast.AnnAssign, ast.Return)):
-                return True
-            first = min(uses, key=lambda n: (n.lineno, n.col_offset))
-            return isinstance(first.ctx, ast.Load)
-        return False
-    return False
 
 
 def _parameter_names(function: Function) -> list[str]:
