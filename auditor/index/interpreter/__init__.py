@@ -11,30 +11,23 @@ carries the roles of their arguments.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
+from auditor.index.interpreter.externals import Externals
 from auditor.index.interpreter.inputs import RANK_NAMES
 from auditor.index.interpreter.methods import HOLDER_METHODS, Methods
 from auditor.index.interpreter.operators import Operators
 from auditor.index.interpreter.roles import (
-    PLACING,
     canonical,
     changing,
     copy_function,
-    is_owned,
     is_small,
-    is_true,
     leaves_of,
-    length_of,
     places_of,
-    roles_of_places,
-    text_of,
     through_call,
 )
-from auditor.index.interpreter.scores import LARGER, SMALLER
 from auditor.index.interpreter.state import (
     BREAK,
     MAX_DEPTH,
@@ -71,48 +64,7 @@ from auditor.index.values import (
 )
 from auditor.unpack.walk import statements, walk
 
-IDENTITY_CALLS = {
-    "torch.compile", "torch.jit.script", "torch.jit.trace", "torch.nn.parallel.DistributedDataParallel",
-    "torch.nn.DataParallel", "torch._dynamo.disable", "torch._dynamo.optimize", "torch.compiler.disable",
-    "torch.distributed.fsdp.FullyShardedDataParallel", "functools.lru_cache", "functools.cache",
-    "torch.no_grad", "torch.inference_mode", "torch.enable_grad", "staticmethod", "classmethod", "property",
-    "deepspeed.initialize", "dataclasses.dataclass", "typing.cast",
-}  # fmt: skip
 NO_GRAD = {"torch.no_grad", "torch.inference_mode"}
-PROGRAM_CALLS = (
-    "subprocess.", "os.system", "os.popen", "os.exec", "os.spawn", "os.posix_spawn", "commands.getoutput",
-    "asyncio.create_subprocess", "pty.spawn", "sh.",
-)  # fmt: skip
-LIBRARY_CALLS = (
-    "ctypes.CDLL", "ctypes.cdll.LoadLibrary", "ctypes.PyDLL", "ctypes.WinDLL", "ctypes.cdll",
-    "torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline", "torch.ops.load_library",
-    "torch.classes.load_library", "numpy.ctypeslib.load_library",
-)  # fmt: skip
-FETCHES = frozenset(
-    {
-        "urllib.request.urlopen", "urllib.request.urlretrieve", "requests.get", "requests.post", "requests.request",
-        "huggingface_hub.snapshot_download", "huggingface_hub.hf_hub_download", "httpx.get", "httpx.stream",
-        "torch.hub.load", "torch.hub.download_url_to_file", "torch.hub.load_state_dict_from_url", "gdown.download",
-        "wget.download", "kagglehub.dataset_download", "tiktoken.get_encoding", "tiktoken.encoding_for_model",
-        "pip.main", "pip._internal.main", "pip._internal.cli.main.main", "nltk.download",
-    }
-)  # fmt: skip
-CFFI = ("dlopen", "verify", "set_source", "compile")
-FILE_READERS = frozenset(
-    {"numpy.fromfile", "numpy.load", "numpy.memmap", "numpy.loadtxt", "torch.load", "torch.from_file", "pickle.load",
-     "json.load"}
-)  # fmt: skip
-RANDOM_INDEX = {
-    "torch.randint", "random.randint", "random.randrange", "random.sample", "random.choice", "random.choices",
-    "numpy.random.randint", "numpy.random.choice", "torch.multinomial",
-}  # fmt: skip
-FACTORIES = frozenset(
-    {
-        "zeros", "zeros_like", "full", "full_like", "empty", "empty_like", "ones", "ones_like", "randn", "randn_like",
-        "rand", "normal", "tensor", "clone",
-    }
-)  # fmt: skip
-PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "embedding", "conv1d"})
 
 
 def _is_shift(index: ast.expr) -> bool:
@@ -123,7 +75,7 @@ def _is_shift(index: ast.expr) -> bool:
     return any(is_all_but_last(p) for p in (parts[1:] if len(parts) > 1 else parts))
 
 
-class Interpreter(Methods, Operators):
+class Interpreter(Methods, Externals, Operators):
     """One walk from the entry point. Afterwards :meth:`visit` tells what a branch that was left out would have done.
 
     ``forced`` decides ``if`` statements (by the id of their node) that the logs have decided; None means that
@@ -958,117 +910,6 @@ class Interpreter(Methods, Operators):
             bound.receiver = made
             self.enter(bound, [], {}, node, force=True)
 
-    def external(self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
-        name = function.name
-        values = [*arguments, *keywords.values()]
-        handler = EXTERNALS.get(name)
-        if handler is not None:
-            return handler(self, function, arguments, keywords, node)
-        family = _family(name)
-        if family == "program":
-            self.emit(
-                Kind.EXTERNAL,
-                node,
-                text=name,
-                value=arguments[0] if arguments else (keywords.get("args") or keywords.get("name")),
-                settings=settings_of(values),
-                detail=",".join(k for k, v in keywords.items() if k == "check" and is_true(v)),
-            )
-            return Value(roles=frozenset({"program"}))
-        if family == "identity":
-            return arguments[0] if arguments else function
-        if family == "optimizer":
-            roles = EMPTY
-            for value in values:
-                roles |= deep_roles(value, 3)
-            made = Object(kind=function, roles=frozenset(r for r in roles if r.startswith(("param:", "leaf:"))))
-            made.born = self.frames[-1].id if self.frames else 0
-            return made
-        leaf = name.rsplit(".", 1)[-1]
-        if family == "network":
-            made = Object(kind=function)
-            if leaf in ("ModuleList", "Sequential", "ParameterList"):
-                made.attributes["*"] = arguments[0] if arguments else Seq()
-                if leaf == "Sequential" and arguments and not isinstance(arguments[0], Seq):
-                    made.attributes["*"] = Seq(items=arguments)
-            self.adopt(made, values)
-            return made
-        if name.startswith(("torch.nn.init.", "torch._foreach_copy_", "torch._foreach_zero_")) and arguments:
-            self.reset_event(node, arguments[0])
-        counts = EMPTY
-        if name in ("numpy.add.at", "numpy.bincount", "torch.bincount") and arguments:
-            counted = arguments[1:2] if name.endswith(".at") else arguments[:1]
-            table = arguments[0] if name.endswith(".at") else None
-            counts = self.count(node, table, roles_of(counted), roles_of(arguments[2:3]))
-        if name == "print" or "log" in name:
-            self.metric(node, values)
-        if self.passes:
-            seen = self.in_forward(name, arguments, keywords, node)
-            if seen is not None:
-                return seen
-        if name in FETCHES or name.endswith(".from_pretrained"):
-            texts = [t for v in values if (t := text_of(v)) is not None]
-            self.emit(Kind.NETWORK, node, text=name, detail=" ".join(texts).replace(HOLE, "?")[:200])
-        if leaf == "load_dataset" and leaf != name:
-            texts = [t for v in values if (t := text_of(v)) is not None]
-            event = self.emit(Kind.DATA, node, text=" ".join(texts).replace(HOLE, "?"))
-            return Value(roles=frozenset({"foreign", f"data:{event.seq}"}))
-        if name in RANDOM_INDEX:
-            return Value(roles=frozenset({"random"}) | roles_of(values))
-        if name.startswith("time.") and name.rsplit(".", 1)[-1] in ("perf_counter", "time", "monotonic"):
-            return Value(roles=frozenset({"clock"}))
-        if name in ("torch.save", "pickle.dump", "numpy.savez", "numpy.save", "safetensors.torch.save_file"):
-            roles = EMPTY
-            for value in values:
-                roles |= deep_roles(value, 2)
-            self.emit(Kind.SERIALIZE, node, roles=roles)
-            return Value()
-        if "requires_grad" in keywords and leaf in FACTORIES:
-            flag = keywords["requires_grad"]
-            if not (isinstance(flag, Const) and not flag.value):
-                shape = _shape(arguments, keywords) if not leaf.endswith(("_like", "tensor")) else None
-                role = self.leaf(node, shape, None)
-                made_leaf = self.trace.leaves[max(leaves_of(role))]
-                made_leaf.named = bool(shape) and shape is not None and shape[0] is None
-                return Value(born=self.frames[-1].id if self.frames else 0, roles=role)
-        if leaf == "arange" and name.startswith(("torch", "numpy")):
-            numbers = _x_range(self, function, arguments, {}, node)
-            return Value(roles=numbers.roles | {"positions"}, settings=numbers.settings, sample=numbers.sample)
-        if self.trace.leaves and leaf in PRODUCTS:
-            self.note_leaf(arguments[:2], projected=True, factor=True)
-        if leaf in ("zeros", "zeros_like", "full", "empty", "ones", "empty_like") and name.startswith(
-            ("torch", "numpy", "jax", "mlx")
-        ):
-            return Value(born=self.frames[-1].id if self.frames else 0)
-        if leaf == "tensor" and values and not roles_of(values):
-            born = self.frames[-1].id if self.frames else 0
-            return Value(born=born, settings=settings_of(values))
-        roles = EMPTY
-        for value in values:
-            roles |= deep_roles(value, 1)
-            if isinstance(value, Function) and leaf in ("Thread", "submit", "map", "apply_async", "Process"):
-                self.call(value, [], {}, node)
-        roles |= self.path_roles(values)
-        if name in FILE_READERS:
-            roles = self.from_file(roles)
-        if name in ("torch.autograd.grad", "torch.func.grad"):
-            return Value(roles=roles | {"grad"})
-        if name.startswith("torch.nn.functional.") and leaf in ("cross_entropy", "nll_loss", "log_softmax"):
-            roles |= {"nn"} if roles & {"val", "train"} else EMPTY
-            roles |= {"realised"} if leaf != "log_softmax" and "val" in roles else EMPTY
-        if leaf in PLACING:
-            roles = roles_of_places(roles, leaf)
-        if leaf == "decompress" and "val" in roles and "nn" not in roles:
-            roles |= {"file"}  # validation tokens that were packed, as good as read from a file
-        result = Value(roles=through_call(roles) | counts, settings=settings_of(values), text=None)
-        if leaf in ("argsort", "lexsort") and arguments:
-            result.roles |= self.reorder(node, arguments[0], "sorted")
-        if leaf == "gather" and len(values) > 1 and "val" in values[-1].roles and "nn" in values[0].roles:
-            result.roles |= {"realised"}
-        if leaf in SMALLER or leaf in LARGER:
-            self.pick(node, leaf, arguments, result)
-        return result
-
     def e_ifexp(self, node: ast.IfExp, scope: Scope) -> Value:
         test = self.eval(node.test, scope)
         truth = self.truth(test)
@@ -1194,304 +1035,6 @@ class Interpreter(Methods, Operators):
         return Value()
 
 
-Handler = Callable[[Interpreter, External, list[Value], dict[str, Value], ast.AST], Value]
-
-
-def _x_getenv(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    default = a[1] if len(a) > 1 else k.get("default")
-    if default is None and f.name != "os.environ.setdefault":
-        default = Const(value=None)
-    made = i.environment(a[0] if a else Value(), default, n)
-    if f.name == "os.environ.setdefault" and a and isinstance(a[0], Const) and default is not None:
-        i.set_by_code.setdefault(str(a[0].value), made if isinstance(made, Const) else default)
-    return made
-
-
-def _x_number(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if not a:
-        return Const(value=0)
-    value = a[0]
-    kind: Callable[[Any], Any] = {"int": int, "float": float, "bool": bool, "str": str}[f.name]
-    if isinstance(value, Const) and isinstance(value.value, (str, int, float, bool)):
-        try:
-            return Const(value=kind(value.value), settings=value.settings, roles=value.roles)
-        except (ValueError, OverflowError):
-            return Value(settings=value.settings)
-    return Value(roles=value.roles, settings=value.settings, text=value.text, born=value.born, sample=value.sample)
-
-
-def _x_join_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    pieces = [text_of(v) for v in a]
-    settings, roles = settings_of(a), roles_of(a)
-    if pieces and all(isinstance(v, Const) for v in a):
-        return Const(value="/".join(str(p) for p in pieces), settings=settings, roles=roles)
-    return Value(text="/".join(p if p is not None else HOLE for p in pieces), settings=settings, roles=roles)
-
-
-def _x_path(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if len(a) == 1:
-        return Value(text=text_of(a[0]), roles=a[0].roles, settings=a[0].settings)
-    return _x_join_path(i, f, a, k, n)
-
-
-def _x_minmax(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    settings = settings_of(a)
-    if a and all(isinstance(v, Const) and isinstance(v.value, (int, float)) for v in a):
-        numbers = [v.value for v in a if isinstance(v, Const)]
-        return Const(value=(min if f.name == "min" else max)(numbers), settings=settings, roles=places_of(roles_of(a)))
-    roles = roles_of(a)
-    if f.name == "min" and "val.len" in roles and "iter" not in roles:
-        for value in a:
-            bound = i.cut_bound(value)
-            if bound is not None:
-                cut = i.emit(Kind.CUT, n, roles=roles, number=bound[0], settings=bound[1], detail="min")
-                roles |= {f"cut:{cut.seq}"}
-    elif "iter" in roles:
-        roles -= {"val.len"}
-    numbers = [x for v in a if (x := number_of(v)) is not None]
-    typical = (min if f.name == "min" else max)(numbers) if numbers and len(numbers) == len(a) > 1 else None
-    made = Value(roles=roles, settings=settings, born=max((v.born for v in a), default=0), sample=typical)
-    i.pick(n, f.name, a, made)
-    return made
-
-
-def _x_len(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if a and isinstance(a[0], Const) and isinstance(a[0].value, (str, bytes)):
-        return Const(value=len(a[0].value), settings=a[0].settings)
-    return length_of(a[0]) if a else Value()
-
-
-def _x_range(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if not a:
-        return Value()
-    bounds = a[:2]
-    settings = settings_of(bounds)
-    stop = a[0] if len(a) == 1 else a[1]
-    start: Value = Const(value=0) if len(a) == 1 else a[0]
-    origin = frozenset({"from:0"}) if isinstance(start, Const) and start.value == 0 else EMPTY
-    if isinstance(stop, Const) and isinstance(start, Const):
-        try:
-            if stop.value <= start.value and (len(a) < 3 or (isinstance(a[2], Const) and a[2].value > 0)):
-                return Value(roles=frozenset({"empty"}), settings=settings)
-        except TypeError:
-            return Value(settings=settings)
-        known = {"const"}
-        step = a[2].value if len(a) > 2 and isinstance(a[2], Const) else 1
-        if isinstance(stop.value, int) and isinstance(start.value, int) and isinstance(step, int) and step:
-            known.add(f"rounds:{len(range(start.value, stop.value, step))}")
-        return Value(
-            roles=places_of(roles_of(bounds)) | known | origin, settings=settings, sample=_middle(start, stop, a[2:])
-        )
-    roles = roles_of(bounds)
-    if len(a) > 2 and isinstance(a[2], Const) and isinstance(a[2].value, int) and "val.len" in roles:
-        roles |= {f"per:{abs(a[2].value)}"}
-    return Value(
-        roles=roles - {"val", "whole"} | ({"val.len"} & roles) | origin,
-        settings=settings,
-        sample=_middle(start, stop, a[2:]),
-    )
-
-
-def _middle(start: Value, stop: Value, step: list[Value]) -> float | None:
-    """An item from the middle of a range."""
-    first, last, by = number_of(start), number_of(stop), number_of(step[0]) if step else 1.0
-    if first is None or last is None or not by:
-        return None
-    return first + by * ((last - first) // by // 2)
-
-
-def _x_first(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return a[0] if a else Value()
-
-
-def _x_field(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Object(kind=f, attributes=dict(k))
-
-
-def _x_list(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    born = i.frames[-1].id if i.frames else 0
-    if not a:
-        return Mapping(items=dict(k), born=born) if f.name == "dict" else Seq(born=born)
-    if isinstance(a[0], Seq):
-        return Seq(items=list(a[0].items), roles=a[0].roles, settings=a[0].settings, born=born)
-    if isinstance(a[0], Object) and isinstance(a[0].kind, Class):
-        return Seq(items=[i.element(a[0])], roles=a[0].roles)
-    return a[0]
-
-
-def _x_enumerate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if f.name == "enumerate":
-        columns = [Value(roles=frozenset({"iter"})), i.element(a[0]) if a else Value()]
-    else:
-        columns = [i.element(v) for v in a]
-    if any(i.is_empty(v) for v in a):
-        return Value(roles=frozenset({"empty"}), settings=settings_of(a))
-    kept = frozenset(r for v in a for r in v.roles if r in ("val.len", "whole", "val") or r.startswith("cut:"))
-    return Seq(items=[Seq(items=columns)], roles=kept, settings=settings_of(a))
-
-
-def _x_getattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if len(a) < 2 or not isinstance(a[1], Const):
-        return Value(roles=deep_roles(a[0], 2) if a else EMPTY)
-    name = str(a[1].value)
-    result: Value | None = None
-    for option in options_of(a[0]):
-        known = isinstance(option, Object) and (
-            name in option.attributes or (isinstance(option.kind, Class) and option.kind.lookup(name) is not None)
-        )
-        if isinstance(option, Class):
-            known = option.lookup(name) is not None
-        if known or len(a) < 3:
-            result = join(result, i.attribute(option, name, n))
-        else:
-            fallback = a[2]
-            if isinstance(option, (Object, Class)):
-                result = join(result, fallback)
-            else:
-                result = join(result, Value(roles=option.roles, settings=fallback.settings))
-    return result or Value()
-
-
-def _x_setattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if len(a) == 3 and isinstance(a[1], Const):
-        for option in options_of(a[0]):
-            if isinstance(option, (Object, Class)):
-                option.attributes[str(a[1].value)] = a[2]
-    return Const(value=None)
-
-
-def _x_hasattr(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if len(a) == 2 and isinstance(a[1], Const) and isinstance(a[0], Object):
-        name = str(a[1].value)
-        if name in a[0].attributes or (isinstance(a[0].kind, Class) and a[0].kind.lookup(name) is not None):
-            return Const(value=True)
-    return Value()
-
-
-def _x_true(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Const(value=True)
-
-
-def _x_parameter(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    """A parameter: part of the network whose ``__init__`` makes it, else a leaf."""
-    data = a[0] if a else k.get("data", Value())
-    function = i.frames[-1].definition if i.frames else None
-    inside = isinstance(function, ast.FunctionDef) and function.name in ("__init__", "forward", "__setattr__")
-    flag = k.get("requires_grad")
-    if inside or (isinstance(flag, Const) and not flag.value) or type(data) is not Value or is_owned(data.roles):
-        return data
-    return Value(roles=data.roles | i.leaf(n, None, data), settings=data.settings, born=data.born)
-
-
-def _x_deepcopy(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if a and isinstance(a[0], Object):
-        made = Object(kind=a[0].kind, attributes=dict(a[0].attributes), roles=a[0].roles)
-        made.born = i.frames[-1].id if i.frames else 0
-        if i.loops:
-            i.trace.made_in[made.serial] = tuple(loop.id for loop in i.loops)
-        return made
-    return a[0] if a else Value()
-
-
-def _x_partial(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    if a and isinstance(a[0], Function):
-        made = copy_function(a[0])
-        made.bound = (*made.bound, *a[1:])
-        made.bound_keywords = {**made.bound_keywords, **k}
-        return made
-    return a[0] if a else Value()
-
-
-def _x_super(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Value()
-
-
-def _x_open(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    text = text_of(a[0]) if a else None
-    name = {f"read:{text}"} if text and text.endswith(".py") else EMPTY
-    return Value(roles=i.from_file(roles_of(a) | i.path_roles(a)) | name)
-
-
-def _x_parser(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Object(kind=External(name="argparse.ArgumentParser"))
-
-
-def _x_which(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Value(text=text_of(a[0]) if a else None, roles=frozenset({"program", "maybe-none"}))
-
-
-def _x_delegate(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    """Handing over to another file: followed when the submission holds it, noted when it does not."""
-    texts = [t for v in [*a, *k.values()] if (t := text_of(v)) is not None]
-    files = [r.removeprefix("read:") for v in a for r in v.roles if r.startswith("read:")]
-    files += [t for t in texts if t.endswith(".py")]
-    modules = [name.rsplit("/", 1)[-1].removesuffix(".py") for name in files]
-    if f.name in ("importlib.import_module", "__import__", "runpy.run_module"):
-        modules += texts[:1]
-    for name in modules:
-        found = i.sibling(name)
-        if found is not None:
-            return found
-    if f.name == "exec" and not files and not (a and isinstance(a[0], Const)):
-        i.emit(Kind.DELEGATE, n, text="code that is only made when it runs")
-    elif files or f.name == "runpy.run_module":
-        i.emit(Kind.DELEGATE, n, text=(files or texts or ["another file"])[0].rsplit("/", 1)[-1])
-    elif f.name in ("importlib.import_module", "__import__") and texts:
-        return External(name=canonical(texts[0]))
-    return Value(roles=roles_of(a))
-
-
-def _x_wraps(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return External(name="functools.wraps.decorator")
-
-
-def _x_vars(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    return Value()
-
-
-def _x_sorted(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    made = _x_list(i, f, a, k, n)
-    # Without a key, places in the text are sorted by themselves: the order in which they are stored.
-    return changing(made, i.reorder(n, made, "sorted")) if "key" in k or "reverse" in k else made
-
-
-def _x_shuffle(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    for value in a[:1]:
-        value.roles |= i.reorder(n, value, "shuffled")
-    return Const(value=None)
-
-
-def _x_permutation(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    roles = roles_of(a)
-    return Value(roles=roles | (i.reorder(n, a[0], "shuffled") if a else EMPTY))
-
-
-def _x_thread(i: Interpreter, f: External, a: list[Value], k: dict[str, Value], n: ast.AST) -> Value:
-    target = k.get("target") or (a[0] if a else None)
-    passed = k.get("args")
-    if target is not None:
-        i.call(target, list(passed.items) if isinstance(passed, Seq) else [], {}, n)
-    return Value()
-
-
-EXTERNALS: dict[str, Handler] = {
-    "os.environ.get": _x_getenv, "os.getenv": _x_getenv, "os.environ.setdefault": _x_getenv,
-    "os.environ.pop": _x_getenv, "int": _x_number, "float": _x_number, "bool": _x_number, "str": _x_number,
-    "os.path.join": _x_join_path, "pathlib.Path": _x_path, "os.path.abspath": _x_path, "os.path.expanduser": _x_path,
-    "os.fspath": _x_path, "min": _x_minmax, "max": _x_minmax, "len": _x_len, "range": _x_range,
-    "list": _x_list, "tuple": _x_list, "set": _x_list, "dict": _x_list, "sorted": _x_sorted, "reversed": _x_list,
-    "torch.randperm": _x_permutation, "numpy.random.permutation": _x_permutation,
-    "collections.deque": _x_list, "tqdm": _x_first, "tqdm.tqdm": _x_first, "tqdm.auto.tqdm": _x_first,
-    "iter": _x_first, "enumerate": _x_enumerate, "zip": _x_enumerate, "getattr": _x_getattr, "setattr": _x_setattr,
-    "hasattr": _x_hasattr, "torch.cuda.is_available": _x_true, "torch.distributed.is_available": _x_true,
-    "torch.distributed.is_initialized": _x_true, "copy.deepcopy": _x_deepcopy, "copy.copy": _x_deepcopy,
-    "functools.partial": _x_partial, "super": _x_super, "open": _x_open, "argparse.ArgumentParser": _x_parser,
-    "vars": _x_vars, "dataclasses.field": _x_field,
-    "functools.wraps": _x_wraps, "shutil.which": _x_which, "exec": _x_delegate, "runpy.run_path": _x_delegate,
-    "runpy.run_module": _x_delegate, "importlib.import_module": _x_delegate, "__import__": _x_delegate,
-    "importlib.util.spec_from_file_location": _x_delegate, "random.shuffle": _x_shuffle, "threading.Thread": _x_thread,
-    "multiprocessing.Process": _x_thread, "torch.nn.parameter.Parameter": _x_parameter, "torch.from_numpy": _x_first,
-}  # fmt: skip
 STATEMENTS: dict[type[ast.stmt], Any] = {
     ast.Expr: Interpreter.s_expr, ast.Assign: Interpreter.s_assign, ast.AnnAssign: Interpreter.s_annassign,
     ast.AugAssign: Interpreter.s_augassign, ast.Return: Interpreter.s_return, ast.If: Interpreter.s_if,
@@ -1535,14 +1078,6 @@ def _merge(target: dict[str, Value], other: dict[str, Value], typical: dict[str,
             joined.sample = number_of(typical[name])
 
 
-def _shape(arguments: list[Value], keywords: dict[str, Value]) -> tuple[float | None, ...] | None:
-    """The dimensions that a factory such as ``torch.zeros`` is given."""
-    given = arguments or ([keywords["size"]] if "size" in keywords else [])
-    if given and isinstance(given[0], Seq):
-        given = given[0].items
-    return tuple(number_of(v) for v in given) if given else None
-
-
 def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | None:
     """What a function makes of gathered statistics depends on them, also where its loops carry them round."""
     gathered = frozenset(r for v in given for r in v.roles if r.startswith("stat:"))
@@ -1564,22 +1099,3 @@ def _with_statistics(result: Value | None, given: Iterable[Value]) -> Value | No
                 if isinstance(item, (Seq, Mapping)) or type(item) is Value:
                     item.roles |= gathered
     return result
-
-
-@lru_cache(maxsize=4096)
-def _family(name: str) -> str:
-    """What a function from outside the submission is for, where its dotted name decides that alone."""
-    if name.startswith(PROGRAM_CALLS) or name.startswith(LIBRARY_CALLS) or _is_cffi(name):
-        return "program"
-    if name in IDENTITY_CALLS or name.endswith(("DistributedDataParallel", ".DDP")):
-        return "identity"
-    if ".optim." in f".{name}." and "lr_scheduler" not in name and "swa_utils" not in name:
-        return "optimizer"
-    if name.startswith("torch.nn.") and not name.startswith(("torch.nn.functional", "torch.nn.utils")):
-        leaf = name.rsplit(".", 1)[-1]
-        return "network" if leaf[:1].isupper() and leaf != "Parameter" else ""
-    return ""
-
-
-def _is_cffi(name: str) -> bool:
-    return "cffi" in name.lower() and name.rsplit(".", 1)[-1] in CFFI
