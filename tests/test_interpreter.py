@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from auditor.index import interpreter as module
-from auditor.index.interpreter import Interpreter
+from auditor.index.interpreter import Interpreter, statements
 from auditor.index.interpreter.state import MAX_DEPTH, MAX_STEPS
 from auditor.index.program_index import ProgramIndex
 from auditor.index.trace import Event, Kind, Trace
@@ -1176,14 +1175,14 @@ def test_a_chain_of_calls_longer_than_the_bound() -> None:
 
 
 def test_the_step_budget_ends_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_STEPS", 500)
+    monkeypatch.setattr(statements, "MAX_STEPS", 500)
     trace = follow("print('at the start')\n" + "x = 1\n" * 1000 + "print('at the end')\n")
     assert printed(trace) == ["at the start"]
     assert trace.truncated is not None and "500" in trace.truncated
 
 
 def test_calls_that_double_at_each_level_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_STEPS", 20_000)
+    monkeypatch.setattr(statements, "MAX_STEPS", 20_000)
     functions = "\n".join(f"def f{i}():\n    f{i + 1}()\n    f{i + 1}()\n" for i in range(25))
     trace = follow(functions + "\ndef f25():\n    print('at the bottom')\nf0()\n")
     assert trace.truncated is not None
