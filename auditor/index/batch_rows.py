@@ -11,6 +11,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from auditor.index.names import leaf_name
 from auditor.index.program_index import FunctionNode, ProgramIndex
 from auditor.index.trace import Event
 from auditor.unpack import Program
@@ -69,8 +70,7 @@ def _parameters_by_row(methods: Iterable[FunctionNode]) -> set[str]:
         for node in walk(method):
             if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
                 continue
-            func = node.value.func
-            if (func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")) != "Parameter":
+            if leaf_name(node.value) != "Parameter":
                 continue
             sizes = [
                 call.args

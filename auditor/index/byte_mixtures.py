@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from auditor.index.names import leaf_name
 from auditor.unpack.native import NativeFunction, NativeSource, native_string
 from auditor.unpack.walk import walk
 
@@ -159,7 +160,7 @@ def _mixtures_in(index: ProgramIndex, facts: FunctionFacts, known: set[str]) -> 
         holders = [f for f in nested if any(n is node for n in walk(f))]  # the last to begin is the innermost
         found.append(ByteMixture(node, max(holders, key=_begins) if holders else facts.node, form, source))
     for helper in helpers:
-        calls = [n for n in walk(facts.node) if isinstance(n, ast.Call) and _leaf(n.func) == helper.node.name]
+        calls = [n for n in walk(facts.node) if isinstance(n, ast.Call) and leaf_name(n) == helper.node.name]
         given = {name for call in calls for name in _names(call)}
         if spreads and given & spread_names:
             found += [ByteMixture(node, helper.node, *spreads[0]) for node in _mixes(helper.node)]
@@ -201,7 +202,7 @@ def _expands_tokens(function: ast.AST) -> bool:
     """Whether bytes of a token are gone through or joined: ``for b in table[t]``, ``b"".join(...)``, lengths."""
     for node in walk(function):
         if isinstance(node, ast.Call):
-            leaf = _leaf(node.func)
+            leaf = leaf_name(node)
             if leaf == "join" and isinstance(node.func, ast.Attribute) and _is_bytes(node.func.value):
                 return True
             if leaf == "extend" or (leaf == "repeat" and len(node.args) >= 2):
@@ -224,7 +225,7 @@ def _spreads(function: ast.AST) -> Iterator[tuple[Form, ast.expr]]:
     for node in walk(function):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             by = _stripped(node.right)
-            sized = isinstance(by, ast.Call) and _leaf(by.func) == "len" and bool(by.args)
+            sized = isinstance(by, ast.Call) and leaf_name(by) == "len" and bool(by.args)
             mean = bool(_names(by) & _names(node.left))  # sum(x) / len(x)
             if not mean and ((isinstance(by, ast.Name) and by.id in lengths) or (sized and _names(by) & iterated)):
                 yield "spread", node
@@ -246,7 +247,7 @@ def _iterated(function: ast.AST) -> set[str]:
     for node in walk(function):
         if isinstance(node, (ast.For, ast.comprehension)):
             found |= _names(node.iter)
-        elif isinstance(node, ast.Call) and _leaf(node.func) == "extend" and node.args:
+        elif isinstance(node, ast.Call) and leaf_name(node) == "extend" and node.args:
             found |= _names(node.args[0])
     return found
 
@@ -261,15 +262,15 @@ def _lengths(function: ast.AST) -> set[str]:
             sized = {
                 name
                 for call in walk(node.value)
-                if isinstance(call, ast.Call) and _leaf(call.func) == "len" and call.args
+                if isinstance(call, ast.Call) and leaf_name(call) == "len" and call.args
                 for name in _names(call.args[0])
             }
             if sized:
                 for name in _names(node.targets[0]):
                     measured.setdefault(name, set()).update(sized)
-            if isinstance(node.value, ast.Call) and _leaf(node.value.func) == "repeat":
+            if isinstance(node.value, ast.Call) and leaf_name(node.value) == "repeat":
                 repeats |= _names(node.targets[0])
-        elif isinstance(node, ast.Call) and _leaf(node.func) == "repeat" and len(node.args) >= 2:
+        elif isinstance(node, ast.Call) and leaf_name(node) == "repeat" and len(node.args) >= 2:
             repeats |= _names(node.args[-1])
     lengths = {name for name, sized in measured.items() if sized & iterated} | repeats
     for node in walk(function):
@@ -284,7 +285,7 @@ def _mixes(function: ast.AST) -> Iterator[ast.AST]:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             if _weighted(node) or any(_is_log_of_exp(n) for n in (node.left, node.right)):
                 yield node
-        elif isinstance(node, ast.Call) and _leaf(node.func) in LOG_SUMS and len(node.args) >= 2:
+        elif isinstance(node, ast.Call) and leaf_name(node) in LOG_SUMS and len(node.args) >= 2:
             yield node
 
 
@@ -310,11 +311,11 @@ def _weighted(node: ast.BinOp) -> bool:
 
 def _is_log_of_exp(node: ast.expr) -> bool:
     """``log1p(exp(x))`` or ``log(exp(a) + exp(b))``."""
-    if not isinstance(node, ast.Call) or _leaf(node.func) not in LOGS or not node.args:
+    if not isinstance(node, ast.Call) or leaf_name(node) not in LOGS or not node.args:
         return False
     inner = node.args[0]
-    exps = sum(1 for n in walk(inner) if isinstance(n, ast.Call) and _leaf(n.func) in ("exp", "exp2"))
-    return exps >= (1 if _leaf(node.func) == "log1p" else 2)
+    exps = sum(1 for n in walk(inner) if isinstance(n, ast.Call) and leaf_name(n) in ("exp", "exp2"))
+    return exps >= (1 if leaf_name(node) == "log1p" else 2)
 
 
 def _model_reads(function: ast.AST, known: set[str]) -> set[str]:
@@ -323,7 +324,7 @@ def _model_reads(function: ast.AST, known: set[str]) -> set[str]:
     for node in walk(function):
         if isinstance(node, ast.Assign):
             for call in walk(node.value):
-                if isinstance(call, ast.Call) and (_leaf(call.func) in known or _leaf(call.func) == "get"):
+                if isinstance(call, ast.Call) and (leaf_name(call) in known or leaf_name(call) == "get"):
                     found |= {n for t in node.targets for n in _names(t)}
     return found
 
@@ -367,7 +368,7 @@ def _results_of(function: ast.AST, names: set[str]) -> set[str]:
     return {
         n
         for node in walk(function)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _leaf(node.value.func) in names
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and leaf_name(node.value) in names
         for t in node.targets
         for n in _names(t)
     }
@@ -377,13 +378,9 @@ def _names(node: ast.AST) -> set[str]:
     return {n.id for n in walk(node) if isinstance(n, ast.Name)}
 
 
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
 def _stripped(node: ast.expr) -> ast.expr:
     """Without ``float(...)``, ``int(...)`` and ``max(x, 1)`` around it."""
-    while isinstance(node, ast.Call) and _leaf(node.func) in ("float", "int", "max", "maximum", "clip") and node.args:
+    while isinstance(node, ast.Call) and leaf_name(node) in ("float", "int", "max", "maximum", "clip") and node.args:
         node = node.args[0]
     return node
 
@@ -401,7 +398,7 @@ def _native_mixtures(index: ProgramIndex, shipped: Iterable[NativeSource]) -> li
         callers = [f for f in index.functions.values() if f.names & roots.keys()]
         for facts in callers:
             for node in walk(facts.node):
-                name = _leaf(node.func) if isinstance(node, ast.Call) else ""
+                name = leaf_name(node) if isinstance(node, ast.Call) else ""
                 if name in roots:
                     found.append(ByteMixture(node, facts.node, "spread", None, (source, *roots[name])))
     return found

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from auditor.index.names import leaf_name
 from auditor.index.program_index import FunctionNode, ProgramIndex
 from auditor.index.trace import Caller, Event, Trace
 from auditor.unpack import Program
@@ -842,12 +843,6 @@ def _bind_call(made: Definitions, statement: ast.Expr, call: ast.Call) -> None:
         if isinstance(inner, (ast.Name, ast.Attribute)):
             name = ast.unparse(inner)
             made.names.setdefault(name, []).append(Def(statement, call, argument=place))
-
-
-def leaf_name(call: ast.Call) -> str:
-    """The last name of what is called: ``add`` of ``np.add(...)``."""
-    func = call.func
-    return func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
 
 
 def is_access(node: ast.expr) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from auditor.index.names import leaf_name
 from auditor.unpack.walk import walk
 
 if TYPE_CHECKING:
@@ -371,7 +372,7 @@ class _Walker:
 
     def call(self, node: ast.Call) -> Any:
         function = node.func
-        name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        name = leaf_name(node)
         arguments = [self.value(a) for a in node.args if not isinstance(a, ast.Starred)]
         if isinstance(function, ast.Attribute):
             holder = self.value(function.value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.index.byte_mixtures import ByteMixture, byte_mixtures
 from auditor.index.imports import Import, imports_of
+from auditor.index.names import leaf_name
 from auditor.index.values import EMPTY, roles_of
 from auditor.unpack import Program
 from auditor.unpack.native import NativeSource
@@ -149,7 +150,7 @@ def puts_in_order(node: ast.AST) -> bool:
     """Whether a call sorts by a key or shuffles."""
     if not isinstance(node, ast.Call):
         return False
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    name = leaf_name(node)
     return name in ORDERINGS and (
         name not in ("sort", "sorted") or any(k.arg in ("key", "reverse") for k in node.keywords)
     )
@@ -175,7 +176,7 @@ ATTENTIONS = frozenset({"scaled_dot_product_attention", "flash_attn_func", "flas
 
 def looks_ahead(call: ast.Call) -> bool:
     """Whether a call may let positions see later ones: attention with nothing that masks, ``roll(x, -1)``."""
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    name = leaf_name(call)
     if name == "roll":
         return any(isinstance(a, ast.UnaryOp) for a in (*call.args, *(k.value for k in call.keywords)))
     if name not in ATTENTIONS or len(call.args) > 3:

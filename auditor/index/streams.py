@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from auditor.index.flow import CONVERSIONS, WRAPPERS, leaf_name
+from auditor.index.flow import CONVERSIONS, WRAPPERS
+from auditor.index.names import leaf_name
 from auditor.unpack.native import NativeFunction, NativeSource
 from auditor.unpack.walk import walk
 

@@ -27,9 +27,9 @@ from auditor.index.flow import (
     Site,
     is_access,
     is_module,
-    leaf_name,
 )
 from auditor.index.interpreter.inputs import DATA_HINT, TRAIN_PATH, VAL_PATH
+from auditor.index.names import last_name, leaf_name
 from auditor.index.program_index import COUNTS_UP, ProgramIndex
 from auditor.index.trace import Event, Trace
 from auditor.unpack.walk import walk
@@ -216,7 +216,7 @@ class Tables:
 
     def _is_network(self, cls: ast.ClassDef, depth: int = 0) -> bool:
         for base in cls.bases:
-            name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+            name = last_name(base)
             if name == "Module":
                 return True
             for index in self.indexes if depth < 6 else ():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from auditor.index.names import last_name
 from auditor.index.program_index import is_all_but_last
 from auditor.index.trace import Event, Kind
 from auditor.reading import Reading
@@ -320,7 +321,7 @@ class _Change:
         for node in self.nodes:
             if not isinstance(node, ast.Attribute if as_attribute else ast.Name):
                 continue
-            if _last_name(node) not in names or not isinstance(node.ctx, ast.Load):
+            if last_name(node) not in names or not isinstance(node.ctx, ast.Load):
                 continue
             parent = self.parents[id(node)]
             if isinstance(parent, ast.Call) and parent.func is node:
@@ -396,17 +397,13 @@ def _token_parameter(function: Function) -> str | None:
     spec = function.args
     names = [a.arg for a in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if a.arg != "self"]
     for node in ast.walk(function):
-        if isinstance(node, ast.Call) and node.args and _EMBEDS.search(_last_name(node.func)):
+        if isinstance(node, ast.Call) and node.args and _EMBEDS.search(last_name(node.func)):
             given = node.args[0]
             if isinstance(given, ast.Name) and given.id in names:
                 return given.id
     optional = {a.arg for a in spec.args[len(spec.args) - len(spec.defaults) :]}
     optional |= {a.arg for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d is not None}
     return next((n for n in names if _IDS_NAME.match(n) and n not in optional), None)
-
-
-def _last_name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 # -- the previous position's state ---------------------------------------------------------------------------
@@ -444,7 +441,7 @@ def _mixed(node: ast.AST) -> Iterator[ast.expr]:
         parts = [node.left, node.right]
     elif isinstance(node, ast.AugAssign):
         parts = [node.value]
-    elif isinstance(node, ast.Call) and _last_name(node.func) in _PASSES_ON:
+    elif isinstance(node, ast.Call) and last_name(node.func) in _PASSES_ON:
         parts = [*node.args, *(k.value for k in node.keywords)]
         parts += [node.func.value] if isinstance(node.func, ast.Attribute) else []
     elif isinstance(node, (ast.Subscript, ast.Starred)):
@@ -495,7 +492,7 @@ def _shifted(node: ast.expr) -> ast.expr | None:
         return None
     given = {k.arg: k.value for k in node.keywords}
     if node.func.attr == "roll":
-        on_module = _last_name(node.func.value) == "torch"
+        on_module = last_name(node.func.value) == "torch"
         if on_module and not node.args:
             return None
         base, rest = (node.args[0], node.args[1:]) if on_module else (node.func.value, node.args)
@@ -536,7 +533,7 @@ def _document_start(tree: ast.Module, nodes: Sequence[ast.AST]) -> tuple[str, st
     named = sorted(n for n in _constants(tree) if _BOS_NAME.match(n))
     if named:
         compared = {
-            _last_name(side)
+            last_name(side)
             for node in nodes
             if isinstance(node, ast.Compare)
             for side in (node.left, *node.comparators)
@@ -567,12 +564,12 @@ def _bindings(node: ast.AST) -> Iterator[tuple[str, ast.expr | None]]:
     if isinstance(node, ast.Assign):
         for target in node.targets:
             if isinstance(target, (ast.Name, ast.Attribute)):
-                yield _last_name(target), node.value
+                yield last_name(target), node.value
             elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                 for one, value in zip(target.elts, node.value.elts, strict=False):
-                    yield _last_name(one), value
+                    yield last_name(one), value
     elif isinstance(node, ast.AnnAssign):
-        yield _last_name(node.target), node.value
+        yield last_name(node.target), node.value
 
 
 # -- the edit ------------------------------------------------------------------------------------------------

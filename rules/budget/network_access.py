@@ -27,6 +27,7 @@ import ast
 import re
 
 from auditor.index.commands import command_words
+from auditor.index.names import leaf_name
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
@@ -227,7 +228,7 @@ def _asks_for_files(test: ast.expr) -> bool:
     """Whether a condition asks for the presence of files."""
     for node in walk(test):
         if isinstance(node, ast.Call):
-            leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            leaf = leaf_name(node)
             if leaf in FILE_TESTS:
                 return True
     return False

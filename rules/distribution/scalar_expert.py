@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ast
 
+from auditor.index.names import leaf_name
 from auditor.index.program_index import FunctionFacts, ProgramIndex
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
@@ -175,7 +176,7 @@ def _experts(function: ast.AST) -> tuple[ast.expr, ast.expr] | None:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             made.setdefault(node.targets[0].id, []).append(node.value)
         elif isinstance(node, ast.Call):
-            leaf = _leaf(node)
+            leaf = leaf_name(node)
             if leaf in STACKS and node.args and isinstance(node.args[0], ast.List | ast.Tuple):
                 stacks.append((node, node.args[0].elts))
             elif leaf == "append" and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
@@ -189,10 +190,6 @@ def _experts(function: ast.AST) -> tuple[ast.expr, ast.expr] | None:
             named = numbers[0].id if isinstance(numbers[0], ast.Name) else ""
             return made.get(named, numbers)[0], mixture
     return None
-
-
-def _leaf(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def _operand(node: ast.Call) -> ast.expr | None:
@@ -214,7 +211,7 @@ def _peeled(node: ast.expr) -> ast.expr:
             node = node.left
         elif isinstance(node, ast.Attribute) and node.attr == "values":
             node = node.value
-        elif isinstance(node, ast.Call) and _leaf(node) in SAME and (inner := _operand(node)) is not None:
+        elif isinstance(node, ast.Call) and leaf_name(node) in SAME and (inner := _operand(node)) is not None:
             node = inner
         else:
             return node
@@ -230,7 +227,7 @@ def _is_number(node: ast.expr, made: dict[str, list[ast.expr]], depth: int) -> b
         return _is_number(node.value, made, depth)
     if not isinstance(node, ast.Call):
         return False
-    leaf, operand = _leaf(node), _operand(node)
+    leaf, operand = leaf_name(node), _operand(node)
     if leaf == "entropy" and not node.args:
         return True
     if operand is None:
@@ -253,13 +250,13 @@ def _is(node: ast.expr, kinds: frozenset[str], made: dict[str, list[ast.expr]], 
     node = _peeled(node)
     if isinstance(node, ast.Name):
         return depth > 0 and any(_is(value, kinds, made, depth - 1) for value in made.get(node.id, ()))
-    return isinstance(node, ast.Call) and _leaf(node) in kinds
+    return isinstance(node, ast.Call) and leaf_name(node) in kinds
 
 
 def _at_target(node: ast.expr, made: dict[str, list[ast.expr]], seen: set[str]) -> bool:
     """Whether an expression takes a loss or probability at given tokens."""
     for part in walk(node):
-        if isinstance(part, ast.Call) and _leaf(part) in AT_TARGET:
+        if isinstance(part, ast.Call) and leaf_name(part) in AT_TARGET:
             return True
         if isinstance(part, ast.Subscript) and _is(part.value, LOGS, {}, 0):
             return True

@@ -33,7 +33,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from auditor.index.flow import Item, Site, leaf_name
+from auditor.index.flow import Item, Site
+from auditor.index.names import leaf_name
 from auditor.index.program_index import ProgramIndex
 from auditor.index.streams import NativeStreamGate, StreamGate, native_gates, stream_gates
 from auditor.index.trace import Event, Kind

@@ -23,6 +23,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from auditor.index.names import leaf_name
 from auditor.index.program_index import ProgramIndex
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
@@ -93,7 +94,7 @@ def _holding(index: ProgramIndex) -> Iterator[ast.Call]:
     """Calls that put their arguments into a network."""
     for node in walk(index.program.tree) if index.program.tree is not None else ():
         if isinstance(node, ast.Call):
-            leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            leaf = leaf_name(node)
             if leaf in HOLDERS:
                 yield node
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ast
 
+from auditor.index.names import leaf_name
 from auditor.index.trace import Event, Kind, Trace
 from auditor.reading import Reading
 from auditor.unpack.walk import walk
@@ -113,7 +114,7 @@ def _is_grid(node: ast.expr) -> bool:
     if isinstance(node, ast.ListComp):
         return _is_grid(node.generators[0].iter)
     if isinstance(node, ast.Call):
-        leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        leaf = leaf_name(node)
         return leaf in GRIDS
     return False
 

@@ -37,6 +37,7 @@ from dataclasses import dataclass
 
 from auditor.contest import VAL_BYTES, VAL_TOKENS
 from auditor.implied_bytes import BytesEvidence, Denominator, ImpliedBytes, implied_bytes
+from auditor.index.names import leaf_name
 from auditor.index.piece_bytes import PieceBytes, piece_readers, piece_tables
 from auditor.index.program_index import FunctionFacts, ProgramIndex
 from auditor.index.trace import Kind
@@ -652,7 +653,7 @@ def _is_ln2(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         return isinstance(node.value, float) and abs(node.value - math.log(2)) < 1e-3
     if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        leaf = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        leaf = leaf_name(node)
         return leaf == "log" and node.args[0].value == 2
     return False
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 from auditor.contest import VAL_BYTES, VAL_TOKENS
 from auditor.implied_bytes import implied_bytes
+from auditor.index.names import leaf_name
 from auditor.index.program_index import ProgramIndex
 from auditor.reading import Reading
 from auditor.unpack import Program, read_program
@@ -229,9 +230,9 @@ def _folds(reading: Reading) -> Iterator[_Fold]:
         encoding = [f.node for f in index.functions.values() if f.outer is None and f.names & ENCODERS]
         top = [s for s in tree.body if not isinstance(s, ast.FunctionDef | ast.ClassDef)]
         for node in (n for part in (*encoding, *top) for n in walk(part)):
-            if not isinstance(node, ast.Call) or _leaf(node.func) not in ENCODERS or not node.args:
+            if not isinstance(node, ast.Call) or leaf_name(node) not in ENCODERS or not node.args:
                 continue
-            called = [_leaf(c.func) for c in walk(node.args[0]) if isinstance(c, ast.Call)]
+            called = [leaf_name(c) for c in walk(node.args[0]) if isinstance(c, ast.Call)]
             what = _changes(node.args[0]) or next((folding[name] for name in called if name in folding), None)
             if what is None and isinstance(node.args[0], ast.Name):
                 what = _assigned(tree, node.args[0].id, folding)
@@ -245,7 +246,7 @@ def _changes(node: ast.AST) -> str | None:
     for part in walk(node):
         if not isinstance(part, ast.Call):
             continue
-        leaf = _leaf(part.func)
+        leaf = leaf_name(part)
         if leaf in FOLDING_CALLS and not part.args and isinstance(part.func, ast.Attribute):
             return f".{leaf}()"
         if leaf == "normalize" and len(part.args) == 2 and isinstance(part.args[0], ast.Constant):
@@ -261,8 +262,8 @@ def _assigned(tree: ast.AST, name: str, folding: dict[str, str]) -> str | None:
             what = _changes(node.value)
             if what is not None:
                 return what
-            if isinstance(node.value, ast.Call) and _leaf(node.value.func) in folding:
-                return folding[_leaf(node.value.func)]
+            if isinstance(node.value, ast.Call) and leaf_name(node.value) in folding:
+                return folding[leaf_name(node.value)]
     return None
 
 
@@ -274,10 +275,6 @@ def _runs(reading: Reading, fold: _Fold) -> bool:
     return any(
         key in reading.trace.called and any(n is fold.node for n in walk(f.node)) for key, f in entry.functions.items()
     )
-
-
-def _leaf(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 _TRAIN = """
