@@ -125,6 +125,16 @@ class Event:
         """Guards on the path that the run's files do not decide."""
         return tuple(g for g in self.guards if g.truth is None)
 
+    @property
+    def switches(self) -> frozenset[str]:
+        """The settings that the conditions on the path depend on; whether an exception comes is none."""
+        return frozenset(s for g in self.guards for s in g.settings if not s.startswith("<"))
+
+    @property
+    def rests_on(self) -> tuple[str, ...]:
+        """The settings that decide whether the event happens and with which values, sorted."""
+        return tuple(sorted(self.switches | self.settings))
+
 
 @dataclass(frozen=True, slots=True)
 class Resume:

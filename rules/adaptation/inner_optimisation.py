@@ -96,7 +96,7 @@ def judge(reading: Reading, wanted: Wanted, what: str, *, unsure: Wanted | None 
         )
     latent = next((w for w in reading.latent_window_parameters if wanted(w)), None)
     if latent is not None:
-        switches = {s for g in latent.step.guards for s in g.settings if not s.startswith("<")}
+        switches = latent.step.switches
         off = [b.settings for b in reading.trace.skipped if b.settings & switches]
         names = sorted(frozenset[str]().union(*off) & switches) or sorted(switches)
         return _finding(
@@ -151,7 +151,7 @@ def _finding(
         evidence.append(reading.evidence(span.program, span.node, role))
     evidence += [made for _, made in sorted(order, key=lambda pair: pair[0])]
     if status is Status.ACTIVE:
-        names = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+        names = step.switches
         evidence += reading.setting_evidence(names)
         settings = sorted(names)
     return Finding(

@@ -66,7 +66,7 @@ class OracleMin(Rule):
             elif ran is None and unknown_setting(score, pick):
                 opened = opened or (score, pick)
             else:
-                settings = {s for g in (*score.guards, *pick.guards) for s in g.settings if not s.startswith("<")}
+                settings = score.switches | pick.switches
                 return Finding(
                     Status.ACTIVE,
                     f"{pick.frames[-1].function} keeps the better of several results on the tokens that came,"
@@ -127,7 +127,7 @@ class OracleMin(Rule):
         for score, pick in _kept(trace, trace.of(Kind.SCORE)):
             if id(pick.node) in seen:
                 continue
-            switches = {s for g in (*score.guards, *pick.guards) for s in g.settings if not s.startswith("<")}
+            switches = score.switches | pick.switches
             names = sorted({s for b in reading.trace.skipped for s in b.settings} & switches)
             if not names:
                 continue

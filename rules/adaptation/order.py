@@ -47,9 +47,7 @@ def unknown_setting(*events: Event) -> bool:
 
 def settings_of(*events: Event) -> set[str]:
     """The settings that decide whether, and how often, these events happen."""
-    found = {s for e in events for g in e.guards for s in g.settings}
-    found |= {s for e in events for loop in e.loops for s in loop.settings}
-    return {s for s in found if not s.startswith("<")}
+    return {s for e in events for s in e.switches} | {s for e in events for loop in e.loops for s in loop.settings}
 
 
 def happened(
@@ -57,7 +55,7 @@ def happened(
 ) -> Finding:
     """An active finding on one relation."""
     step = relation.step
-    settings = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+    settings = step.switches
     if relation.loop is not None:
         settings |= relation.loop.settings
     sure = reading.reported.metric is not None and (shown is not None or not unknown_setting(step, relation.score))
@@ -107,7 +105,7 @@ def switched_off(reading: Reading, wanted: Wanted, what: str) -> Finding | None:
         # A loss that only follows the training is not a result.
         if id(step.node) in known or not relation.score.no_grad or not wanted(relation):
             continue
-        switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+        switches = step.switches
         off = [b for b in reading.trace.skipped if b.settings & switches and b.settings]
         names = sorted(set().union(*(b.settings for b in off)) & switches) or sorted(switches)
         if not off:

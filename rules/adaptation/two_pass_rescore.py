@@ -102,7 +102,7 @@ class TwoPassRescore(Rule):
         return self._latent(reading) or self._clean(reading)
 
     def _active(self, reading: Reading, case: Rescoring, shown: Evidence | None) -> Finding:
-        settings = {s for g in (*case.state.guards, *case.score.guards) for s in g.settings if not s.startswith("<")}
+        settings = case.state.switches | case.score.switches
         return Finding(
             Status.ACTIVE,
             f"{case.score.frames[-1].function} scores validation tokens with a state built from them in a pass that is"
@@ -127,7 +127,7 @@ class TwoPassRescore(Rule):
         for case in rescorings(trace, trace.of(Kind.SCORE), None):
             if id(case.score) in happened:
                 continue
-            switches = {s for e in (case.state, case.score) for g in e.guards for s in g.settings if s[0] != "<"}
+            switches = case.state.switches | case.score.switches
             names = sorted({s for b in reading.trace.skipped for s in b.settings} & switches)
             if not names:
                 continue

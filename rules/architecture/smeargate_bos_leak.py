@@ -124,7 +124,7 @@ class SmearGateBOSLeak(Rule):
         isolating = next(
             a for a in trace.of(Kind.ATTENTION) if a.forward_pass == first.forward_pass and a.detail == "documents"
         )
-        settings = {s for e in crossing for g in e.guards for s in g.settings if not s.startswith("<")}
+        settings = {s for e in crossing for s in e.switches}
         evidence: list[Evidence] = [
             *(reading.at(s, "previous-token smear, not masked at document starts") for s in _first_by_place(crossing)),
             reading.at(isolating, "attention keeps packed documents apart here"),
@@ -172,7 +172,7 @@ class SmearGateBOSLeak(Rule):
         possible = [s for s in trace.of(Kind.SMEAR) if not s.detail]
         leaking = [s for s in possible if _isolation(trace, s) == "documents"]
         if leaking:
-            names = sorted({s for e in leaking for g in e.guards for s in g.settings if not s.startswith("<")})
+            names = sorted({s for e in leaking for s in e.switches})
             return Finding(
                 Status.LATENT,
                 "A previous-token smear that is not masked at document starts is in the code, but switched off"

@@ -160,7 +160,7 @@ class ExternalBinary(Rule):
             evidence.append(reading.at(call.event, f"runs {name} {phase}"))
             if shown is not None:
                 evidence.append(shown)
-            settings |= {s for g in call.event.guards for s in g.settings if not s.startswith("<")}
+            settings |= call.event.switches
             declaration = reading.run.declared(name)
             source = _own_source(reading, name)
             if declaration is None and source is not None:
@@ -200,7 +200,7 @@ class ExternalBinary(Rule):
             for call in _calls(possible.of(Kind.EXTERNAL)):
                 if id(call.event.node) in known:
                     continue
-                switches = sorted({s for g in call.event.guards for s in g.settings if not s.startswith("<")})
+                switches = sorted(call.event.switches)
                 return Finding(
                     Status.LATENT,
                     f"{_name(call)} could be run, but is switched off in this run"

@@ -129,7 +129,7 @@ class NetworkAccess(Rule):
         known = {id(e.node) for e, _ in _fetches(reading.trace)}
         for event, what in _fetches(possible) if possible is not None else []:
             if id(event.node) not in known:
-                switches = sorted({s for g in event.guards for s in g.settings if not s.startswith("<")})
+                switches = sorted(event.switches)
                 return Finding(
                     Status.LATENT,
                     f"The script can fetch something ({what}), but is told not to in this run"

@@ -129,7 +129,7 @@ class ByteMixUnnormalized(Rule):
         elif mixture.source is not None:
             role = "shared out over the token's bytes"
             evidence.insert(0, reading.evidence(event.program, mixture.source, role))
-        settings = _settings(event)
+        settings = sorted(event.switches - RANK_NAMES)
         label = reading.reported.log
         if status is Status.ACTIVE and label is not None and not more:
             evidence.append(reading.log_evidence(label.file, label.line, label.text, "the reported figure"))
@@ -160,7 +160,7 @@ class ByteMixUnnormalized(Rule):
                 (reading.evidence(index.program, first.node, "not called"),),
             )
         event = opened[0]
-        settings = _settings(event)
+        settings = sorted(event.switches - RANK_NAMES)
         by = f" ({', '.join(settings[:3])})" if settings else ""
         return Finding(
             Status.LATENT,
@@ -182,12 +182,6 @@ class ByteMixUnnormalized(Rule):
 
 def _mark(event: Event) -> str:
     return f"bytemix:{event.seq}"
-
-
-def _settings(event: Event) -> list[str]:
-    """The settings that the conditions on the way to an event depend on; which process prints decides nothing."""
-    found = {s for g in event.guards for s in g.settings if not s.startswith("<")}
-    return sorted(found - RANK_NAMES)
 
 
 def _reported(reading: Reading, event: Event) -> bool:

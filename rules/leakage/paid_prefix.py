@@ -67,7 +67,7 @@ class PaidPrefix(Rule):
                 Confidence.LOW,
                 (reading.at(event, "compares validation tokens with the content of a file"),),
                 reading.call_path(event),
-                _settings(event),
+                event.rests_on,
             )
         written = [e for e in trace.of(Kind.SERIALIZE) if "val" in e.roles and "nn" not in e.roles]
         if written:
@@ -78,7 +78,7 @@ class PaidPrefix(Rule):
                 Confidence.LOW,
                 (reading.at(event, "writes validation tokens"),),
                 reading.call_path(event),
-                _settings(event),
+                event.rests_on,
             )
         read = any("file" in s.roles for s in reading.reported.scores)
         seen = "what it reads from files is not compared with validation tokens" if read else "no such file is used"
@@ -90,7 +90,7 @@ class PaidPrefix(Rule):
 
 
 def _active(reading: Reading, match: Event, score: Event) -> Finding:
-    settings = _settings(match)
+    settings = match.rests_on
     return Finding(
         Status.ACTIVE,
         "Validation tokens are compared, place by place, with the content of a file, and the reported sum depends on"
@@ -104,10 +104,6 @@ def _active(reading: Reading, match: Event, score: Event) -> Finding:
         reading.call_path(match),
         settings,
     )
-
-
-def _settings(event: Event) -> tuple[str, ...]:
-    return tuple(sorted(s for s in event.settings | {s for g in event.guards for s in g.settings} if s[0] != "<"))
 
 
 _MAIN = """

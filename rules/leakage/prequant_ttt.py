@@ -106,7 +106,7 @@ class PrequantTTT(Rule):
                     *reading.guard_evidence(step.undecided, "condition not decided"),
                 ),
                 reading.call_path(step),
-                tuple(sorted(step.settings | {s for g in step.guards for s in g.settings if s[0] != "<"})),
+                step.rests_on,
             )
         if did_not_run:
             step = did_not_run[0]
@@ -155,7 +155,7 @@ class PrequantTTT(Rule):
         )
 
     def _active(self, reading: Reading, step: Event, first: Event, shown: Evidence | None) -> Finding:
-        settings = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+        settings = step.switches
         evidence = [
             reading.at(step, "trains here, on validation tokens"),
             reading.at(first, "scored here, afterwards"),
@@ -189,7 +189,7 @@ class PrequantTTT(Rule):
                 continue
             if any(s.seq < step.seq and share_loop(s, step) for s in scores):
                 continue
-            switches = {s for g in step.guards for s in g.settings if not s.startswith("<")}
+            switches = step.switches
             off = [b for b in reading.trace.skipped if b.settings & switches and b.settings]
             names = sorted(set().union(*(b.settings for b in off)) & switches) or sorted(switches)
             return Finding(

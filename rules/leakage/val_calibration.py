@@ -89,7 +89,7 @@ class ValCalibration(Rule):
                     *reading.guard_evidence(event.undecided, "condition not decided"),
                 ),
                 reading.call_path(event),
-                _settings(event),
+                event.rests_on,
             )
         if did_not_run:
             event = did_not_run[0]
@@ -118,7 +118,7 @@ class ValCalibration(Rule):
         return Finding(Status.CLEAN, "No forward hook gathers statistics of activations.", sure)
 
     def _active(self, reading: Reading, event: Event, use: Event, first: Event, shown: Evidence | None) -> Finding:
-        settings = _settings(event)
+        settings = event.rests_on
         return Finding(
             Status.ACTIVE,
             f"{_where(event)} gathers statistics of activations on validation tokens, and they go into the model before"
@@ -147,7 +147,7 @@ class ValCalibration(Rule):
         for event in trace.of(Kind.OBSERVE):
             if "val" not in event.roles or id(event.node) in known:
                 continue
-            switches = {s for g in event.guards for s in g.settings if s[0] != "<"}
+            switches = event.switches
             off = [b for b in reading.trace.skipped if b.settings & switches]
             names_off = sorted(set().union(*(b.settings for b in off)) & switches) or sorted(switches)
             told = f" ({', '.join(names_off[:3])})" if names_off else ""
@@ -201,10 +201,6 @@ def _use(trace: Trace, event: Event) -> Event | None:
 def _where(event: Event) -> str:
     name = event.frames[-1].function
     return "The script" if name.startswith("<") else name
-
-
-def _settings(event: Event) -> tuple[str, ...]:
-    return tuple(sorted({s for g in event.guards for s in g.settings if s[0] != "<"} | event.settings))
 
 
 def _source(event: Event, first: Event | None) -> str:

@@ -88,7 +88,7 @@ class ValDataInTraining(Rule):
                 Confidence.LOW,
                 (reading.at(step, "trains here"), *reading.guard_evidence(step.undecided, "condition not decided")),
                 reading.call_path(step),
-                _settings(step),
+                step.rests_on,
             )
         sure = Confidence.LOW if trace.truncated or not trace.events else Confidence.HIGH
         trained = [s for s in steps if "train" in s.roles]
@@ -119,7 +119,7 @@ def _fed(trace: Trace, step: Event) -> bool:
 
 
 def _active(reading: Reading, step: Event, first: Event, shown: Evidence | None) -> Finding:
-    settings = _settings(step)
+    settings = step.rests_on
     return Finding(
         Status.ACTIVE,
         f"The training loop in {step.frames[-1].function} steps on tokens read from the validation split.",
@@ -179,10 +179,6 @@ def _setup_lines(reading: Reading) -> Iterator[tuple[str, int, str]]:
             for number, line in enumerate(text.split("\n"), 1):
                 if "_val_" in line and "_train_" in line and len(line) < 1000:
                     yield file.path, number, line
-
-
-def _settings(step: Event) -> tuple[str, ...]:
-    return tuple(sorted(s for s in step.settings | {s for g in step.guards for s in g.settings} if s[0] != "<"))
 
 
 _BASE = """

@@ -184,7 +184,7 @@ class EvalSubset(Rule):
             Confidence.HIGH if reading.reported.log is not None else Confidence.MEDIUM,
             tuple(evidence),
             reading.call_path(cut),
-            tuple(sorted(s for s in cut.settings if not s.startswith("<"))),
+            tuple(sorted(cut.settings)),
         )
 
     def _better_claim(self, reading: Reading, coverage: Coverage | None) -> Finding | None:
@@ -239,8 +239,7 @@ class EvalSubset(Rule):
             return None
         known = {id(e.node) for e in reading.trace.of(Kind.CUT)}
         for cut in trace.of(Kind.CUT):
-            names = sorted({s for g in cut.guards for s in g.settings if not s.startswith("<")} | cut.settings)
-            names = [n for n in names if not n.startswith("<")]
+            names = cut.rests_on
             if id(cut.node) in known or not names or cut.detail == "clock":
                 continue
             return Finding(
@@ -250,7 +249,7 @@ class EvalSubset(Rule):
                 Confidence.MEDIUM,
                 (reading.at(cut, "would limit what is scored"), *reading.setting_evidence(names)),
                 reading.call_path(cut),
-                tuple(names),
+                names,
             )
         return None
 
@@ -320,7 +319,7 @@ def _cuts(trace: Trace, scores: Sequence[Event]) -> list[Event]:
 
 def _judge(reading: Reading, cut: Event, coverage: Coverage | None) -> tuple[str, str]:
     """Whether a selection bites: (cuts | may | idle, why)."""
-    settings = sorted(s for s in cut.settings if not s.startswith("<"))
+    settings = sorted(cut.settings)
     named = f" ({', '.join(settings[:2])})" if settings else ""
     test = getattr(cut.node, "test", None)
     if any(g.node is test for s in reading.reported.scores for g in s.guards if test is not None):
