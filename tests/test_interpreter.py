@@ -1283,3 +1283,19 @@ def test_tracing_twice_gives_the_same() -> None:
     assert [(e.kind, e.seq, e.time, e.text is None) for e in first.events] == [
         (e.kind, e.seq, e.time, e.text is None) for e in second.events
     ]
+
+
+def test_an_event_rests_on_its_conditions_and_its_own_settings() -> None:
+    trace = follow(
+        """
+        flag, name = int(os.environ.get("FLAG", "1")), os.environ.get("NAME", "x")
+        try:
+            open("notes.txt")
+        except OSError:
+            if flag:
+                print(f"val_bpb of {name}")
+        """
+    )
+    (event,) = trace.of(Kind.METRIC)
+    assert event.switches == {"FLAG"}
+    assert event.rests_on == ("FLAG", "NAME")
