@@ -39,6 +39,7 @@ class Calls(Methods, Externals, Operators):
         scope: Scope,
         owner: Class | None = None,
     ) -> Function:
+        """The value of a ``def`` or ``lambda``."""
         name = getattr(node, "name", "<lambda>")
         qualname = f"{owner.name}.{name}" if owner is not None else name
         return Function(node=node, scope=scope, program=self.program, qualname=qualname, owner=owner)
@@ -50,6 +51,7 @@ class Calls(Methods, Externals, Operators):
         return self.byte_mix(node, value, scope) if id(node) in self.byte_mixtures else value
 
     def plain_call(self, node: ast.Call, scope: Scope) -> Value:
+        """Evaluate what is called and its arguments, and call it."""
         holder: Value | None = None
         if isinstance(node.func, ast.Attribute):
             # The holder is evaluated once: chains of calls would otherwise double with every link.
@@ -104,6 +106,7 @@ class Calls(Methods, Externals, Operators):
         return self.unknown_call(function, arguments, keywords, node)
 
     def unknown_call(self, function: Value, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
+        """A call of something that is not known: the result carries the roles of all that goes in."""
         values = [*arguments, *keywords.values()]
         self.metric(node, values)
         roles = function.roles
@@ -193,6 +196,7 @@ class Calls(Methods, Externals, Operators):
     def bind_arguments(
         self, function: Function, arguments: list[Value], keywords: dict[str, Value], scope: Scope
     ) -> None:
+        """Set a function's parameters in its ``scope``."""
         spec = function.node.args
         names = [a.arg for a in (*spec.posonlyargs, *spec.args)]
         given = list(arguments)
@@ -222,6 +226,7 @@ class Calls(Methods, Externals, Operators):
             scope.names[spec.kwarg.arg] = Mapping(items=extra_keywords, roles=roles_of(extra_keywords.values()))
 
     def instantiate(self, cls: Class, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
+        """An object of a class of the submission, with its ``__init__`` followed."""
         made = Object(kind=cls, born=self.frames[-1].id if self.frames else 0)
         if self.loops:
             self.trace.made_in[made.serial] = tuple(loop.id for loop in self.loops)

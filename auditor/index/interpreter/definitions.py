@@ -18,6 +18,7 @@ class Definitions(Expressions):
     """Makes functions and classes, and runs modules."""
 
     def run_module(self, index: ProgramIndex, name: str) -> Object:
+        """Follow the statements of a file; the module."""
         self.indexes[id(index.program)] = index
         if index.program.tree is not None and index.program.tree.body:
             self.trace.modules.append(index.program.file)
@@ -52,6 +53,7 @@ class Definitions(Expressions):
         scope.assign(node.name, self.decorated(node, self.make_function(node, scope), scope))
 
     def decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef, function: Function, scope: Scope) -> Value:
+        """What decorators make of a function."""
         result: Value = function
         for decorator in reversed(node.decorator_list):
             wrapper = self.eval(decorator, scope)

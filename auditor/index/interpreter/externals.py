@@ -73,6 +73,7 @@ class Externals(Inputs, Items):
     """Applies functions from outside of the submission."""
 
     def external(self, function: External, arguments: list[Value], keywords: dict[str, Value], node: ast.AST) -> Value:
+        """The result of a function from outside of the submission."""
         name = function.name
         values = [*arguments, *keywords.values()]
         handler = EXTERNALS.get(name)

@@ -91,6 +91,7 @@ class Inputs(Walk):
         return Value()
 
     def environment(self, key: Value, default: Value | None, node: ast.AST) -> Value:
+        """An environment variable as the run had it: set by the code, launched, logged, else the default."""
         if not isinstance(key, Const) or not isinstance(key.value, str):
             return Value(roles=default.roles if default else EMPTY, settings=key.settings)
         name = key.value

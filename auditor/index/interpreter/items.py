@@ -33,6 +33,7 @@ class Items(Selections, Passes):
     """Looks up and assigns attributes and items."""
 
     def bind(self, target: ast.expr, value: Value, scope: Scope) -> None:
+        """Assign ``value`` to a name, a pattern of names, an attribute or an item."""
         if isinstance(target, ast.Name):
             scope.assign(target.id, value)
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -127,6 +128,7 @@ class Items(Selections, Passes):
         return self.attribute(holder, node.attr, node)
 
     def plain_attribute(self, holder: Value, name: str) -> Value:
+        """An attribute of a value that is no object: a length, a gradient, a part of it."""
         if name in LENGTH_METHODS:
             return length_of(holder)
         if name == "grad":
@@ -136,6 +138,7 @@ class Items(Selections, Passes):
         return Value(roles=holder.roles, settings=holder.settings, born=holder.born)
 
     def attribute(self, holder: Value, name: str, node: ast.AST) -> Value:
+        """The attribute ``name`` of one object, class or library."""
         if isinstance(holder, External):
             return External(name=canonical(f"{holder.name}.{name}"), roles=holder.roles)
         if isinstance(holder, Object):
@@ -180,6 +183,7 @@ class Items(Selections, Passes):
         return self.plain_attribute(holder, name)
 
     def item(self, holder: Value, key: Value) -> Value:
+        """The item of ``holder`` at ``key``."""
         if isinstance(holder, Seq):
             place = key.value if isinstance(key, Const) else None
             if isinstance(place, int) and -len(holder.items) <= place < len(holder.items):

@@ -83,6 +83,7 @@ class Methods(Inputs, Items):
     def one_object_method(
         self, node: ast.Call, holder: Value, name: str, arguments: list[Value], keywords: dict[str, Value]
     ) -> Value | None:
+        """As :meth:`object_method`, for one of the values that the holder may be."""
         if isinstance(holder, Object):
             if isinstance(holder.kind, External) and holder.kind.name.startswith("argparse."):
                 return self.argument_parser(node, holder, name, arguments, keywords)
@@ -141,6 +142,7 @@ class Methods(Inputs, Items):
         return None
 
     def load(self, node: ast.AST, target: Object, arguments: list[Value]) -> None:
+        """Parameters are loaded into a network; a state of its own that comes back whole is a restore."""
         roles = deep_roles(arguments[0], 2) if arguments else EMPTY
         self.emit(Kind.LOAD, node, roles=roles, value=target)
         states = [r for r in roles if r.startswith("state:")]
@@ -159,6 +161,7 @@ class Methods(Inputs, Items):
         arguments: list[Value],
         keywords: dict[str, Value],
     ) -> Value | None:
+        """A method of a list, tuple, set or dict."""
         if isinstance(holder, Seq):
             if name in ("append", "add", "appendleft") and arguments:
                 if len(holder.items) < MAX_ITEMS:
@@ -384,6 +387,7 @@ class Methods(Inputs, Items):
     def constant_method(
         self, holder: Const, name: str, arguments: list[Value], keywords: dict[str, Value], node: ast.AST
     ) -> Value:
+        """A method of a string that is known, or of another constant."""
         settings = holder.settings | settings_of(arguments)
         text = holder.value
         if isinstance(text, str):
@@ -407,6 +411,7 @@ class Methods(Inputs, Items):
         return Value(settings=settings, roles=roles_of(arguments))
 
     def joined(self, arguments: list[Value], separator: Const) -> Value:
+        """``separator.join(...)``."""
         source = arguments[0] if arguments else Value()
         if isinstance(source, Seq) and all(isinstance(i, Const) and isinstance(i.value, str) for i in source.items):
             parts = [str(i.value) for i in source.items if isinstance(i, Const)]

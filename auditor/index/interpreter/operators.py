@@ -67,6 +67,7 @@ class Operators(Selections, Passes):
         return self.byte_mix(node, value, scope) if id(node) in self.byte_mixtures else value
 
     def binary(self, op: type[ast.operator], left: Value, right: Value, node: ast.AST | None = None) -> Value:
+        """The result of an operator on two values."""
         settings = left.settings | right.settings
         if isinstance(left, Const) and isinstance(right, Const):
             known = _arithmetic(op, left.value, right.value)
@@ -216,6 +217,7 @@ class Operators(Selections, Passes):
         return Value(roles=roles | self.rounds(node, values), settings=settings, sample=typical)
 
     def compare(self, op: type[ast.cmpop], left: Value, right: Value) -> bool | None:
+        """The outcome of one comparison; None where the run's files do not decide it."""
         if op in (ast.In, ast.NotIn):
             answer: bool | None = None
             if isinstance(right, External) and right.name == "os.environ" and isinstance(left, Const):

@@ -106,6 +106,7 @@ class Passes(Leaves):
         return Value(roles=frozenset({f"hook:{serial}"}))
 
     def unhook(self, roles: frozenset[str]) -> None:
+        """Remove the hooks whose handles these are."""
         for role in roles:
             if role.startswith("hook:"):
                 self.hooks.pop(int(role[5:]), None)
@@ -275,6 +276,7 @@ class Passes(Leaves):
         return roles
 
     def smear(self, node: ast.AST, shifted: Value, current: Value, roles: frozenset[str]) -> frozenset[str]:
+        """Record that the previous position's state is mixed in; the roles of the mixture."""
         masked = "boundary" in shifted.roles
         event = self.emit(Kind.SMEAR, node, roles=roles, detail="masked" if masked else "")
         if masked and "boundary" in current.roles:

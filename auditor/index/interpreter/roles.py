@@ -84,12 +84,14 @@ def length_of(value: Value) -> Value:
 
 
 def text_of(value: Value) -> str | None:
+    """The string that ``value`` is, with HOLE for what is not known of it; None where it is none."""
     if isinstance(value, Const):
         return value.value if isinstance(value.value, str) else None
     return value.text
 
 
 def is_true(value: Value) -> bool:
+    """Whether ``value`` is known to be True."""
     return isinstance(value, Const) and value.value is True
 
 
@@ -117,6 +119,7 @@ def canonical(name: str) -> str:
 
 
 def copy_function(function: Function) -> Function:
+    """The same function, to be bound to an object or to arguments."""
     return Function(
         roles=function.roles,
         node=function.node,

@@ -41,6 +41,7 @@ class Scores(Walk):
             self.score(node, value, value, scope)
 
     def owner_call(self, target: ast.expr, old: Value, scope: Scope) -> int:
+        """The call that created an accumulator."""
         if old.born:
             return old.born
         if isinstance(target, ast.Name):
@@ -115,6 +116,7 @@ class Scores(Walk):
             made.roles |= self.picked(node, name, f"with {base_name(other)}")
 
     def picked(self, node: ast.AST, name: str, detail: str) -> frozenset[str]:
+        """Record a choice between two results; its role."""
         event = self.emit(Kind.PICK, node, text=name, detail=detail)
         return frozenset({f"pick:{event.seq}"})
 
@@ -131,11 +133,13 @@ class Scores(Walk):
                 event.detail = "best so far"
 
     def backward(self, roles: frozenset[str]) -> None:
+        """A backward pass: the next optimiser step uses the roles of its loss."""
         kept = frozenset(r for r in roles if not r.startswith(("score:", "cut:")))
         self.pending = kept if self.stepped else self.pending | kept
         self.stepped = False
 
     def step_event(self, node: ast.AST, target: Value, roles: frozenset[str]) -> None:
+        """Record that parameters are changed with what carries ``roles``."""
         owned = deep_roles(target, 2)
         self.stepped = True
         leaves = " ".join(sorted(r for r in owned if r.startswith("leaf:")))

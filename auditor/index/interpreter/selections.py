@@ -37,6 +37,7 @@ class Selections(Walk):
         self.loops[-1] = replace(loop, roles=loop.roles | {f"cut:{cut.seq}"})
 
     def slice(self, node: ast.Subscript, holder: Value, part: ast.Slice, scope: Scope) -> Value:
+        """What a slice yields, and whether it cuts the validation tokens."""
         lower = self.eval(part.lower, scope) if part.lower is not None else None
         upper = self.eval(part.upper, scope) if part.upper is not None else None
         step = self.eval(part.step, scope) if part.step is not None else None
@@ -134,6 +135,7 @@ class Selections(Walk):
         mask: bool,
         alone: bool = False,
     ) -> frozenset[str]:
+        """Record a range of positions; its role."""
         number = len(self.trace.spans) + 1
         frame = self.frames[-1].id if self.frames else 0
         self.trace.spans[number] = Span(
@@ -152,6 +154,7 @@ class Selections(Walk):
         return frozenset({f"span:{number}"})
 
     def cut_bound(self, upper: Value | None) -> tuple[float | None, frozenset[str], str] | None:
+        """(number, settings, detail) of an upper bound that cuts; None for one that follows the length."""
         if upper is None or (upper.settings and upper.settings <= RANK_NAMES):
             return None
         if isinstance(upper, Const) and isinstance(upper.value, (int, float)) and not isinstance(upper.value, bool):
@@ -165,6 +168,7 @@ class Selections(Walk):
         return None
 
     def cut_stride(self, step: Value | None) -> tuple[float | None, frozenset[str], str] | None:
+        """(number, settings, detail) of a step that leaves tokens out."""
         if not isinstance(step, Const) or not isinstance(step.value, int) or abs(step.value) <= 1:
             return None
         if step.settings and step.settings <= RANK_NAMES:

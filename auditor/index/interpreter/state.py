@@ -67,6 +67,7 @@ class Scope:
         self.shared: dict[str, Scope] = {}
 
     def find(self, name: str) -> tuple[Value, Scope] | None:
+        """The value of a name and the scope that holds it, from here outwards."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.names:
@@ -75,10 +76,12 @@ class Scope:
         return None
 
     def assign(self, name: str, value: Value) -> None:
+        """Set a name here, or where ``global`` or ``nonlocal`` say."""
         (self.shared.get(name) or self if self.shared else self).names[name] = value
 
     @property
     def module(self) -> Scope:
+        """The scope of the module."""
         scope = self
         while scope.parent is not None:
             scope = scope.parent
@@ -133,23 +136,24 @@ class Walk(ABC):
         self.watches_leaves = entry.makes_leaves
         self.followed: dict[Any, list[tuple[Kind, Event, tuple[CallFrame, ...], tuple[Guard, ...]]]] = {}
         self.indexes: dict[int, ProgramIndex] = {}
-        self.config_classes: dict[int, Class] = {}
         self.carried_by: dict[int, frozenset[str]] = {}
         self.hooks: dict[int, tuple[Value, frozenset[str]]] = {}  # forward hooks not yet removed, and whose they are
         self.observed: set[tuple[int, frozenset[str]]] = set()
         self.byte_mixtures: dict[int, ByteMixture] = {}
 
     def new_scope(self, parent: Scope | None, call: int) -> Scope:
-        """A scope that :meth:`run` lets go of at its end."""
+        """A scope whose values :meth:`~auditor.index.interpreter.Interpreter.release` lets go of."""
         scope = Scope(parent, call)
         self.scopes.append(scope)
         return scope
 
     def next_serial(self) -> int:
+        """A number that nothing else in this walk has."""
         self.serial += 1
         return self.serial
 
     def emit(self, kind: Kind, node: ast.AST, **facts: Any) -> Event:
+        """Record an event at the present place of the walk."""
         self.seq += 1
         facts.setdefault("frame", self.frames[-1].id if self.frames else 0)
         event = Event(
@@ -195,6 +199,7 @@ class Walk(ABC):
         return bool(self.loops) and self.loops[-1].frame == self.frames[-1].id
 
     def undecided(self) -> bool:
+        """Whether a condition on the path here is one that the run's files do not decide."""
         return any(g.truth is None for g in self.guards)
 
     def part(self, value: Value) -> Value:
@@ -213,11 +218,13 @@ class Walk(ABC):
 
     @staticmethod
     def is_empty(value: Value) -> bool:
+        """Whether a loop over ``value`` has no rounds."""
         if isinstance(value, Seq):
             return not value.items and "len0" in value.roles
         return "empty" in value.roles
 
     def index_of(self, function: Function) -> ProgramIndex:
+        """The index of the file that a function is from."""
         return self.indexes.get(id(function.program), self.entry)
 
     def note_call(self, function: Function, node: ast.AST) -> None:

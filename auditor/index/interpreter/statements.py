@@ -176,12 +176,14 @@ class Statements(Definitions):
         return None
 
     def left_out_is_shown(self, node: ast.If, truth: bool) -> bool:
+        """Whether the logs show that the branch that is not taken ran."""
         left_out = node.orelse if truth else node.body
         return bool(left_out) and self.shown(left_out)
 
     def skip(
         self, node: ast.AST, body: Sequence[ast.stmt], settings: frozenset[str], scope: Scope, *, negated: bool = False
     ) -> None:
+        """Note a branch that settings switch off, so that it can be visited afterwards."""
         if settings and not settings <= RANK_NAMES:
             frames = tuple(self.frames)
             rest = (getattr(self, name) for name in RESUMED[3:])
@@ -221,6 +223,7 @@ class Statements(Definitions):
         return STOP if flow == STOP and not _can_break(node.body) else None
 
     def loop_roles(self, value: Value) -> frozenset[str]:
+        """What of an iterable or a condition decides how many rounds there are."""
         return frozenset(r for r in value.roles if r.startswith(("cut:", "val", "const", "rounds:", "unset", "order:")))
 
     def loop_body(
@@ -232,6 +235,7 @@ class Statements(Definitions):
         loop: int,
         settings: frozenset[str],
     ) -> str | None:
+        """Visit a loop body once; returns how it ends for certain, like :meth:`block`."""
         self.loops.append(Loop(loop, node, roles, self.frames[-1].id if self.frames else 0, settings))
         for name in self.carried(node, body):
             # A counter that the loop advances: its value is that of the first round, its place moves.
