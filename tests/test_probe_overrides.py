@@ -54,6 +54,7 @@ class Hyperparameters:
 def main():
     args = Hyperparameters()
     limit = 1000.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None
+    ema_decay = 0.997
     tokens = torch.cat([load(f) for f in sorted(glob.glob(args.val_files))])
     print(f"val_loss:{evaluate(args, tokens):.4f} val_bpb:{evaluate(args, tokens):.4f}")
 
@@ -97,9 +98,16 @@ def test_what_is_no_size_has_its_value_of_the_run(plan: Overrides) -> None:
 
 
 def test_numbers_fixed_in_the_code_are_named(plan: Overrides) -> None:
-    (constant,) = plan.constants
-    assert constant.name == "Hyperparameters.BIGRAM_DIM" and constant.run == "128" and constant.probe == "16"
+    constants = {c.name: c for c in plan.constants}
+    assert constants.keys() == {"Hyperparameters.BIGRAM_DIM", "main.ema_decay"}
+    constant = constants["Hyperparameters.BIGRAM_DIM"]
+    assert constant.run == "128" and constant.probe == "16"
     assert SETTINGS.splitlines()[constant.line - 1].strip() == "BIGRAM_DIM = 8 * 16"
+
+
+def test_averages_forget_as_much_as_in_the_run(plan: Overrides) -> None:
+    # 0.997 ** 20000 is nothing: after a few steps the average has to be near the weights that were trained.
+    assert {c.name: c.probe for c in plan.constants}["main.ema_decay"] == "0.5"
 
 
 def test_data_settings_lead_into_the_world(plan: Overrides, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@
 
 The number of layers stays, and everything that names layers with it. Attention heads keep the ratio of query to key
 heads; the head's width is 16 (or what the size says), the model's follows. Lengths, strides, chunks and batches are
-scaled with the sequence length so that what divides what stays as it is. Steps are scaled with the number of
-iterations, and the wall-clock limit is lifted, so that schedules pass through the same phases. Whatever is not a size
+scaled with the sequence length so that what divides what stays as it is. Steps, and how
+fast averages of weights forget, are scaled with the number of iterations, and the wall-clock limit is lifted, so that schedules pass through the same phases. Whatever is not a size
 has its value of the run: where the launch or the log gives one that is not the code's default, it is set.
 
 A setting is recognised by its name here. That is no evidence of anything: the harness only has to make it small.
@@ -76,7 +76,7 @@ class Constant:
     """A number fixed in the code: the value assigned to ``name`` at a line of the readable (unpacked) text."""
 
     name: str
-    """``NAME`` of the module, ``Class.attribute``, or ``function(parameter)`` for the default of a parameter."""
+    """``NAME`` of the module, ``Class.attribute``, or ``function.local``; wherever it is assigned there."""
     file: str
     line: int
     run: str
@@ -294,6 +294,7 @@ def _constants(indexes: Iterable[ProgramIndex]) -> Iterator[Constant]:
         tree = index.program.tree
         if not isinstance(tree, ast.Module):
             continue
+        yield from _locals(index.program.file, tree)
         bodies: list[tuple[str, list[ast.stmt]]] = [("", tree.body)]
         bodies += [(f"{n.name}.", n.body) for n in tree.body if isinstance(n, ast.ClassDef)]
         for prefix, body in bodies:
@@ -306,14 +307,31 @@ def _constants(indexes: Iterable[ProgramIndex]) -> Iterator[Constant]:
                     yield Constant(f"{prefix}{target}", index.program.file, value.lineno, str(number), str(number))
 
 
+def _locals(file: str, tree: ast.Module) -> Iterator[Constant]:
+    """Numbers fixed in a function, each assigned to its name there once and for all."""
+    for function in tree.body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        found: dict[str, list[ast.expr]] = {}
+        for node in walk(function):
+            target, value = _assigned(node)
+            if target is not None and value is not None and _LOCAL.fullmatch(target.upper()):
+                found.setdefault(target, []).append(value)
+        for target, values in found.items():
+            number = _number(values[0])
+            if len(values) == 1 and number is not None:
+                yield Constant(f"{function.name}.{target}", file, values[0].lineno, str(number), str(number))
+
+
+_LOCAL = re.compile(r"EMA_DECAY|EMA_BETA")
 _FIXED = re.compile(
     r"(?:DEFAULT_)?(?:N_?)?VOCAB(?:_SIZE)?|MODEL_DIM|D_MODEL|N_EMBD|(?:NUM|N)_(?:KV_)?HEADS?|HEAD_DIM|ITERATIONS|NUM_ITERATIONS"
     r"|(?:TRAIN_|EVAL_|VAL_)?SEQ(?:UENCE)?_LEN(?:GTH)?|TRAIN_BATCH_TOKENS|VAL_BATCH_(?:SIZE|TOKENS)|EVAL_STRIDE"
-    r"|WARMUP_STEPS|WARMDOWN_ITERS|MAX_WALLCLOCK_SECONDS|BIGRAM_(?:VOCAB_SIZE|DIM|BUCKETS)|TTT_CHUNK_(?:SIZE|TOKENS)"
+    r"|EMA_DECAY|WARMUP_STEPS|WARMDOWN_ITERS|MAX_WALLCLOCK_SECONDS|BIGRAM_(?:VOCAB_SIZE|DIM|BUCKETS)|TTT_CHUNK_(?:SIZE|TOKENS)"
 )
 
 
-def _assigned(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
+def _assigned(statement: ast.AST) -> tuple[str | None, ast.expr | None]:
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
         return statement.targets[0].id, statement.value
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -463,6 +481,13 @@ def _scaled_steps(value: float, size: Size) -> float:
     return value if value <= 8 else max(1, round(value * size.iterations / max(size.run_steps, 1)))
 
 
+def _average(value: float, size: Size) -> float:
+    """The weight of the past in an average of weights over training: as much is forgotten as in all of the run."""
+    if not 0.5 < value < 1:
+        return value
+    return max(0.5, round(value ** max(1.0, size.run_steps / size.iterations), 3))
+
+
 def _part_of_width(value: float, size: Size) -> float:
     return value if value <= 0 else max(8, round(value * size.width / size.run_width / 8) * 8)
 
@@ -546,6 +571,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r".*(?:GRAM|HASH).*_(?:VOCAB|SIZE|ROWS)|.*_BUCKETS|.*_VOCAB_SIZE", _table),
     # Time and steps.
     (_STEPS, _to("iterations")),
+    (r"(?:MODEL_|WEIGHT_)?EMA_(?:DECAY|BETA)", _average),
     (r"VAL_LOSS_EVERY|VAL_EVERY|EVAL_EVERY", _at_most(0)),
     (r"TRAIN_LOG_EVERY|LOG_EVERY", _at_most(1)),
     (r"(?:LOOP_|COMPILE_|RECUR_)?WARMUP_STEPS|.*COMPILE_WARMUP.*STEPS", _at_most(1)),
