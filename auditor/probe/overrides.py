@@ -12,9 +12,10 @@
 
 The number of layers stays, and everything that names layers with it. Attention heads keep the ratio of query to key
 heads; the head's width is 16 (or what the size says), the model's follows. Lengths, strides, chunks and batches are
-scaled with the sequence length so that what divides what stays as it is. Steps, and how
-fast averages of weights forget, are scaled with the number of iterations, and the wall-clock limit is lifted, so that schedules pass through the same phases. Whatever is not a size
-has its value of the run: where the launch or the log gives one that is not the code's default, it is set.
+scaled with the sequence length so that what divides what stays as it is. Steps, and how fast averages of weights
+forget, are scaled with the number of iterations, and the wall-clock limit is lifted, so that schedules pass through the
+same phases. Whatever is not a size has its value of the run: where the launch or the log gives one that is not the
+code's default, it is set.
 
 A setting is recognised by its name here. That is no evidence of anything: the harness only has to make it small.
 """
@@ -485,7 +486,8 @@ def _average(value: float, size: Size) -> float:
     """The weight of the past in an average of weights over training: as much is forgotten as in all of the run."""
     if not 0.5 < value < 1:
         return value
-    return max(0.5, round(value ** max(1.0, size.run_steps / size.iterations), 3))
+    kept: float = value ** max(1.0, size.run_steps / size.iterations)
+    return max(0.5, round(kept, 3))
 
 
 def _part_of_width(value: float, size: Size) -> float:
@@ -660,9 +662,7 @@ def _special(read: _Read, text: str) -> str | None:
     """Settings that need a value of their own."""
     name = _bare(read.name)
     if re.fullmatch(r"MAX_WALLCLOCK_SECONDS|TRAIN_(?:TIME|WALLCLOCK)_(?:LIMIT|SECONDS)", name):
-        # Zero means no limit where the code asks whether there is one.
-        free = re.search(r"(?i)\bmax_wallclock_seconds\s*>\s*0", text) is not None
-        return _written(0.0, read) if free else None
+        return _written(0.0, read) if _may_be_unlimited(text) else None
     if name == "RUN_ID":
         return "probe"
     if _OUTPUT.fullmatch(name) and (read.run or "").startswith(("/", "~", "..")):
@@ -671,6 +671,17 @@ def _special(read: _Read, text: str) -> str | None:
         # The run's own artifact is not there: the tiny model has to be trained first.
         return read.default if read.default is not None else ""
     return None
+
+
+def _may_be_unlimited(text: str) -> bool:
+    """Whether zero means no limit: the code asks whether there is one, and wherever it computes with it."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if re.search(r"\bmax_wallclock_ms\s*[-/*]|[-/*]\s*max_wallclock_ms\b", line):
+            before = "\n".join(lines[max(0, number - 8) : number + 1])
+            if not re.search(r"max_wallclock_ms\s+is\b|\bif\s+max_wallclock_ms\b|max_wallclock_ms\s+and\b", before):
+                return False
+    return re.search(r"(?i)\bmax_wallclock_seconds\s*>\s*0", text) is not None
 
 
 def _as_run(read: _Read) -> str | None:
