@@ -409,7 +409,7 @@ def _find(reads: Iterable[_Read], pattern: str) -> int | None:
     return None
 
 
-_WIDTH = r"MODEL_DIM|D_MODEL|DIM_MODEL|N_EMBD|EMBEDDING_DIM|HIDDEN_DIM|HIDDEN_SIZE|MODEL_WIDTH|DIM|WIDTH"
+_WIDTH = r"MODEL_DIM|D_MODEL|DIM_MODEL|N_EMBD|EMBEDDING_DIM|HIDDEN(?:_DIM|_SIZE)?|MODEL_WIDTH|DIM|WIDTH"
 _HEADS = r"(?:NUM|N)_HEADS?|(?:NUM|N)_ATTN_HEADS|(?:NUM|N)_Q_HEADS|HEADS"
 _KV_HEADS = r"(?:NUM|N)_KV_HEADS?|KV_HEADS"
 _STEPS = r"ITERATIONS|(?:NUM|MAX|TRAIN|TOTAL)_(?:ITERATIONS|ITERS|STEPS)"
@@ -595,6 +595,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     (r"VAL_(?:TOKENS_LIMIT|MAX_TOKENS|TOKEN_LIMIT)|(?:MAX_)?(?:VAL|EVAL)_TOKENS(?:_MAX)?", _part_of_validation),
     (r".*(?:_WINDOW|_WINDOW_SIZE|WINDOW_TOKENS)", _attention_window),
     (r".*_MIN_TOKENS", _at_most(16)),
+    (r".*(?:MEMORY|REGISTER|SINK|PREFIX|META)_TOKENS", _at_most(4)),
     (r".*_SEQ", _attention_window),
     (r".*(?:_TOKENS|TOKEN_BUDGET)", _few_tokens),
     (r".*_DOCS", _some_documents),

@@ -51,7 +51,7 @@ def _run(job: Mapping[str, Any]) -> Any:
     import numpy
     import torch
 
-    from auditor.probe.driver import on_cpu
+    from auditor.probe.driver import absent, on_cpu
 
     torch.set_num_threads(int(job.get("threads", 1)))
     torch.set_num_interop_threads(1)
@@ -69,7 +69,9 @@ def _run(job: Mapping[str, Any]) -> Any:
     sys.argv = [str(WORK / entry), *job.get("argv", ())]
     module, _, name = str(job["job"]).partition(":")
     function = getattr(importlib.import_module(f"auditor.probe.driver.{module}"), name)
-    return function(Context(entry, job.get("arguments", {}), seed))
+    context = Context(entry, job.get("arguments", {}), seed)
+    absent.install(context.tree())
+    return function(context)
 
 
 def furnish(folder: Path) -> None:
