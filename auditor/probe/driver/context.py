@@ -93,8 +93,9 @@ class Context:
 
     def modules(self) -> list[types.ModuleType]:
         """The submission's modules that are loaded, entry first."""
+        entry = self.module()  # first, since it loads the others
         own = [m for m in list(sys.modules.values()) if isinstance(getattr(m, "__loader__", None), _Loader)]
-        return [self.module(), *own]
+        return [entry, *own]
 
     def tree(self, file: str | None = None) -> ast.Module:
         """The adapted syntax tree of a file of the submission, the entry's by default."""
