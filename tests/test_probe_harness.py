@@ -251,7 +251,8 @@ def test_programs_have_stand_ins_and_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("import no_such_module", "missing-module", "No module named 'no_such_module'"),
+        ("import no_such_module; no_such_module.go()", "missing-module", "no stand-in for no_such_module.go"),
+        ("__import__('no_such_module')", "missing-module", "No module named 'no_such_module'"),
         ("torch.zeros(3).view(2, 2)", "shape", "shape '[2, 2]' is invalid for input of size 3"),
         ("torch.cuda.CUDAGraph()", "missing-module", "no stand-in for torch.cuda.CUDAGraph"),
         ("raise SystemExit(3)", "exception", "the script ended itself: 3"),
@@ -273,6 +274,13 @@ def test_without_a_sandbox_the_same_is_run_and_told(tmp_path: Path) -> None:
     assert not result.sandboxed
     assert result.stop is not None and result.stop.exception == "ZeroDivisionError" and result.stop.line == 5
     assert not (tmp_path / "a").exists()
+
+
+@needs_sandbox
+def test_a_missing_module_that_is_not_used_stops_nothing(tmp_path: Path) -> None:
+    result = run(tmp_path, "import no_such_module\n\ndef main():\n    print('done')\n\nmain()\n")
+    assert result.stop is None and "done" in result.printed
+    assert any("no_such_module is missing" in s.what for s in result.substitutions)
 
 
 @needs_sandbox
