@@ -164,3 +164,12 @@ def test_what_is_code_in_a_log_is_no_value() -> None:
     plan = plan_overrides(read({"train_gpt.py": SETTINGS, "train.log": log}))
     assert plan.environment["TTT_LORA_RANK"] == "4" and plan.environment["TTT_CHUNK_TOKENS"] == "128"
     assert "MODE" not in plan.environment
+
+
+def test_a_limit_that_the_code_computes_with_unasked_stays() -> None:
+    ask = "    limit = 1000.0 * args.max_wallclock_seconds if args.max_wallclock_seconds > 0 else None\n"
+    assert ask in SETTINGS
+    for use in ("    steps = int(max_wallclock_ms / 5)\n", "    print(f'{max_wallclock_ms:.0f}')\n"):
+        text = SETTINGS.replace(ask, ask.replace("limit", "max_wallclock_ms", 1) + "    a = 1\n" * 10 + use)
+        plan = plan_overrides(read({"train_gpt.py": text}))
+        assert "MAX_WALLCLOCK_SECONDS" not in plan.environment

@@ -678,7 +678,7 @@ def _may_be_unlimited(text: str) -> bool:
     """Whether zero means no limit: the code asks whether there is one, and wherever it computes with it."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
-        if re.search(r"\bmax_wallclock_ms\s*[-/*]|[-/*]\s*max_wallclock_ms\b", line):
+        if re.search(r"\bmax_wallclock_ms\s*[-/*]|[-/*]\s*max_wallclock_ms\b|\{max_wallclock_ms:", line):
             before = "\n".join(lines[max(0, number - 8) : number + 1])
             if not re.search(r"max_wallclock_ms\s+is\b|\bif\s+max_wallclock_ms\b|max_wallclock_ms\s+and\b", before):
                 return False

@@ -339,6 +339,9 @@ def install() -> None:
     attention.sdpa_kernel = _new_context()
     backends: Any = torch.backends.cuda
     backends.sdp_kernel = _new_context()
+    for kind in ("flash", "mem_efficient", "math", "cudnn"):
+        # A script that leaves only its GPU's kernels on would leave none here.
+        setattr(backends, f"enable_{kind}_sdp", _constantly(None))
     amp: Any = torch.cuda.amp
     amp.autocast, amp.GradScaler = _KNOWN["amp"].autocast, GradScaler
     cpu_amp: Any = torch.amp
