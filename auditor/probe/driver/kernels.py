@@ -39,10 +39,10 @@ def _once(patch: Callable[..., None]) -> Callable[..., None]:
     """Patches each part of the language once: the interpreter does it again at every call, for most of its time."""
     done: list[Any] = []
 
-    def patch_builtin(part: Any, builder: Any) -> None:
+    def patch_builtin(part: Any, *others: Any) -> None:
         if not any(part is other for other in done):
             done.append(part)
-            patch(part, builder)
+            patch(part, *others)
 
     return patch_builtin
 
@@ -56,14 +56,16 @@ def install() -> None:
 
     patch = interpreter._patch_lang_tensor
 
-    def patch_tensor(tensor: Any) -> None:
-        patch(tensor)
+    def patch_tensor(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
         # Its scalars are arrays of one element, which newer NumPy does not turn into numbers.
         tensor.__index__ = lambda self: int(self.handle.data.item())
         tensor.__bool__ = lambda self: bool(self.handle.data.item()) if self.handle.data.size == 1 else True
 
     interpreter._patch_lang_tensor = patch_tensor
     interpreter._patch_builtin = _once(interpreter._patch_builtin)
+    if hasattr(interpreter, "_LangPatchScope"):  # newer versions take their patches back after each call
+        interpreter._LangPatchScope.restore = lambda self: None
     triton.autotune = _autotune
     _hasten(interpreter.tl.core, interpreter)
 
